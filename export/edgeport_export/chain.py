@@ -1,0 +1,154 @@
+"""Runs the stages of the parity chain and stops at the first that fails, naming it and the node that departs."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeport_export.locate import first_departure
+from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
+from edgeport_runtime.classifier import Classifier
+from edgeport_runtime.errors import ParityError, SessionError
+from edgeport_runtime.golden import replay
+from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+__all__ = ["Chain"]
+
+_ORT_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+
+
+class Chain:
+    """The comparisons of one export.
+
+    Args:
+        module: the original, in evaluation mode.
+        batches: what every stage is run on, float32 BCHW each; the golden images come first.
+
+    Attributes:
+        reference_BK: PyTorch's logits of all batches, joined.
+
+    Raises:
+        ParityError: if PyTorch's own logits are zero, constant or not finite, so that nothing could be compared.
+    """
+
+    def __init__(self, module: nn.Module, batches: Sequence[NDArray[np.float32]]) -> None:
+        self._batches = batches
+        with torch.no_grad():
+            outputs = [module(torch.from_numpy(batch)) for batch in batches]
+        if not all(isinstance(out, torch.Tensor) and out.ndim == 2 for out in outputs):
+            raise ParityError("stage torch: the module does not return logits of shape (batch, classes)")
+        self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
+        self._stages: list[StageReport] = []
+        self._digests: dict[str, str] = {}
+        self._program: torch.export.ExportedProgram | None = None
+        if not np.isfinite(self.reference_BK).all():
+            raise ParityError("stage torch: the module's own logits are NaN or infinite on the chain's inputs")
+        if (
+            self.reference_BK.shape[1] > 1 and np.ptp(self.reference_BK, axis=1).min() == 0
+        ) or not self.reference_BK.any():
+            raise ParityError("stage torch: the module's logits are all equal, so nothing could be compared")
+
+    @property
+    def report(self) -> ParityReport:
+        """The stages so far."""
+        return ParityReport(stages=tuple(self._stages))
+
+    def follow(self, program: torch.export.ExportedProgram) -> None:
+        """Take the captured program, by which a failed stage's node is named."""
+        self._program = program
+
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> None:
+        """Run a graph on all batches and compare.
+
+        Raises:
+            ParityError: naming the stage and the node, if it departs or cannot run.
+        """
+        digest = _digest(path)
+        if digest in self._digests:
+            earlier = next(s for s in self._stages if s.stage == self._digests[digest])
+            self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
+            return
+        self._digests[digest] = stage
+        try:
+            session = Session(path, provider=resolve_device("cpu"), threads=None)
+            logits_BK = np.concatenate([session.run(batch) for batch in self._batches])
+        except SessionError as error:
+            found = _ORT_NODE.search(str(error))
+            node = f" at node {found[2]} ({found[1]})" if found else ""
+            raise ParityError(f"stage {stage} fails{node}: {error}", report=self.report) from error
+        if logits_BK.shape != self.reference_BK.shape:
+            raise ParityError(
+                f"stage {stage}: logits of shape {logits_BK.shape}, PyTorch's {self.reference_BK.shape}",
+                report=self.report,
+            )
+        self._judge(compare(stage, logits_BK, self.reference_BK, limits=limits), path, logits_BK)
+
+    def check_runtime(self, stage: str, bundle: Path, variant: str, *, limits: Limits = FLOAT32_LIMITS) -> None:
+        """Load the bundle as a user would, and compare its logits from image bytes.
+
+        Raises:
+            ParityError: naming the stage, and the preprocessing if the input itself departs.
+        """
+        with Classifier.load(bundle, variant=variant, device="cpu") as classifier:
+            logits_BK, expected_BK = replay(classifier, bundle)
+            report = compare(stage, logits_BK, expected_BK, limits=limits)
+            self._stages.append(report)
+            if report.passed:
+                return
+            images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
+            for row, image in enumerate(images):
+                x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
+                batch, place = self._find(row)
+                if not np.allclose(x_CHW, batch[place], rtol=0, atol=1e-5):
+                    raise ParityError(
+                        f"stage {stage}: the preprocessing departs from PyTorch's arithmetic on {image}; "
+                        f"{_verdict(report)}",
+                        report=self.report,
+                    )
+        raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
+
+    def _judge(self, report: StageReport, path: Path, logits_BK: NDArray[np.float32]) -> None:
+        self._stages.append(report)
+        if report.passed:
+            return
+        distance_B = np.linalg.norm(logits_BK.astype(np.float64) - self.reference_BK, axis=1)
+        worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
+        batch, _ = self._find(worst)
+        node = None if self._program is None else first_departure(self._program, path, batch)
+        where = f" at node {node}" if node else ""
+        raise ParityError(f"stage {report.stage} departs from PyTorch{where}: {_verdict(report)}", report=self.report)
+
+    def _find(self, row: int) -> tuple[NDArray[np.float32], int]:
+        """The batch that holds a row of the reference, and its place in there."""
+        for batch in self._batches:
+            if row < len(batch):
+                return batch, row
+            row -= len(batch)
+        raise IndexError(row)
+
+
+def _verdict(report: StageReport) -> str:
+    limits = report.limits
+    return (
+        f"relative L2 {report.relative_l2:.2e} (at most {limits.relative_l2:.0e}), "
+        f"top-1 agreement {report.top1_agreement:.1%} (at least {limits.top1_agreement:.1%}); no bundle was written"
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

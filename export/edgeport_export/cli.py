@@ -1,0 +1,118 @@
+"""The command ``export-model``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeport_runtime.console import DONE, ERROR, USAGE, run_command
+from edgeport_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    return run_command(lambda: _run(parser, args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="export-model",
+        description="Turn a PyTorch image classifier into a bundle of ONNX graphs, compared with PyTorch at every stage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("architecture", metavar="ARCH", nargs="?", help="its name; --list shows all")
+    parser.add_argument("--list", action="store_true", help="show the architectures")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the bundle's folder")
+    parser.add_argument("--force", action="store_true", help="replace the bundle that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    model = parser.add_argument_group("model")
+    model.add_argument("--weights", type=Path, metavar="FILE", help=".pth, .pt, .th or .safetensors (else random)")
+    model.add_argument("--labels", type=Path, metavar="FILE", help="text, one label a line in the order of the classes")
+    model.add_argument("--num-classes", type=int, metavar="N", help="(else of the checkpoint, or the labels)")
+    model.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and images (default 0)")
+    shape = parser.add_argument_group("input")
+    shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
+    shape.add_argument("--channels", type=int, metavar="N", help="1 or 3")
+    shape.add_argument("--color", choices=("rgb", "bgr", "grey"), help="order of the channels")
+    shape.add_argument("--scale", choices=("unit", "byte"), help="pixels as 0 to 1, or 0 to 255")
+    shape.add_argument("--mean", type=float, nargs="+", metavar="V", help="subtracted after scaling, one a channel")
+    shape.add_argument("--std", type=float, nargs="+", metavar="V", help="divides after that, one a channel")
+    shape.add_argument(
+        "--resize", choices=("shorter", "exact", "none"), help="the shorter side, both sides, or neither"
+    )
+    shape.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="resampling filter")
+    shape.add_argument(
+        "--crop-pct", type=float, metavar="P", help="part of the resized side that the crop keeps, 0 to 1"
+    )
+    graph = parser.add_argument_group("graph")
+    graph.add_argument("--opset", type=int, default=20, metavar="N", help="ONNX operator set, 18 to 23 (default 20)")
+    graph.add_argument("--batch", type=_batch, metavar="dynamic|N", help="any batch size (default), or this one only")
+    graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
+    return parser
+
+
+def _batch(text: str) -> int | None:
+    return None if text == "dynamic" else int(text)
+
+
+def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        print("error: exporting needs PyTorch and more: pip install 'edgeport[export,cpu]'", file=sys.stderr)
+        return ERROR
+    if args.list:
+        if args.architecture is not None or args.output is not None:
+            parser.error("--list stands alone (but for --json)")
+        from edgeport_export.report import print_architectures
+
+        print_architectures(as_json=args.json)
+        return DONE
+    if args.architecture is None or args.output is None:
+        parser.error("an export needs ARCH and -o DIR, for example: export-model resnet18 -o build/resnet18")
+    return _export(args)
+
+
+def _export(args: argparse.Namespace) -> int:
+    from edgeport_export.config import ExportConfig, find_spec, resolve_preprocess
+
+    values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
+    for key in ("mean", "std"):
+        values[key] = None if values[key] is None else tuple(values[key])
+    try:
+        config = ExportConfig(**values)
+        resolve_preprocess(find_spec(config.architecture).preprocess, config)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    from rich.console import Console
+
+    from edgeport_export.pipeline import export
+    from edgeport_export.report import print_result
+
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status("") as status:
+
+            def show(stage: str) -> None:
+                status.update(f"{config.architecture}: {stage}")
+
+            result = export(config, on_stage=show)
+    else:
+        result = export(config)
+    if args.json:
+        json.dump({"bundle": str(result.path), "manifest": result.manifest.to_dict()}, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        print_result(result, args.output)
+    return DONE

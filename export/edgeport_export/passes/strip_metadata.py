@@ -1,0 +1,28 @@
+"""Drop what the exporter notes for itself: source paths of the build machine, class names, comments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["strip_metadata"]
+
+
+def strip_metadata(model: onnx.ModelProto) -> bool:
+    """Clear documentation and metadata of the model, its graph, nodes and values, and name nodes without a name.
+
+    The same network then gives the same bytes wherever it is exported.
+    """
+    before = model.ByteSize()
+    graph = model.graph
+    for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        holder.ClearField("doc_string")
+        del holder.metadata_props[:]
+    taken = {node.name for node in graph.node}
+    for i, node in enumerate(graph.node):
+        if not node.name:
+            name = f"{node.op_type}_{i}"
+            node.name = name if name not in taken else f"{name}_{node.output[0]}"
+    return bool(model.ByteSize() != before)

@@ -1,0 +1,194 @@
+"""The export, stage by stage."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass
+from importlib import metadata
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edgeport_export.bundle import place, prepare_target, staging
+from edgeport_export.chain import Chain
+from edgeport_export.config import resolve
+from edgeport_export.inputs import golden_files, make_batches, reference_input
+from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
+from edgeport_export.simplify import simplify
+from edgeport_export.trace import trace
+from edgeport_runtime.classifier import Classifier, sha256_of
+from edgeport_runtime.errors import InputError
+from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeport_export.config import ExportConfig, Subject
+    from edgeport_export.inputs import GoldenFile
+    from edgeport_export.parity import ParityReport
+
+__all__ = ["ExportResult", "export"]
+
+_PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExportResult:
+    """A finished export: where the bundle is, and what its manifest says."""
+
+    path: Path
+    manifest: Manifest
+    parity: ParityReport
+
+
+class _Recipe(NamedTuple):
+    """How a variant is made from the simplified graph."""
+
+    name: str
+    precision: str
+    scheme: str | None
+    tolerance: float  # of `run-model verify`: a device may order additions differently than the build machine
+    make: Callable[[Path, Path], None]
+
+
+def _same_graph(simplified: Path, path: Path) -> None:
+    simplified.rename(path)
+
+
+_VARIANTS = (_Recipe("fp32", "float32", None, 1e-4, _same_graph),)
+
+
+def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = None) -> ExportResult:
+    """Export a classifier to a bundle.
+
+    Args:
+        config: what to export and where.
+        on_stage: called with the name of each stage as it begins.
+
+    Raises:
+        InputError: if the options contradict each other, or a golden image cannot be used.
+        WeightsError: if the checkpoint does not fit.
+        ParityError: if a stage departs from PyTorch; no bundle is written.
+        ExportError: if anything else stops the export; no bundle is written.
+    """
+    start = time.perf_counter()
+    tell = on_stage or (lambda _stage: None)
+    target = prepare_target(config.output, force=config.force)
+    tell("build")
+    subject = resolve(config)
+    with staging(target) as folder:
+        work, bundle = folder / "work", folder / "bundle"
+        work.mkdir()
+        (bundle / "golden").mkdir(parents=True)
+        tell("reference")
+        files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
+        chain = Chain(subject.module, make_batches(_inputs(files, subject), subject.contract, seed=config.seed))
+        golden = _write_golden(bundle, files, chain.reference_BK)
+        variants = _write_variants(subject, config, chain, work=work, bundle=bundle, tell=tell)
+
+        def write(parity: ParityReport) -> Manifest:
+            manifest = _manifest(subject, config, golden=golden, variants=variants, parity=parity)
+            _write_json(bundle / MANIFEST_NAME, manifest.to_dict())
+            return manifest
+
+        write(chain.report)
+        measured = {}
+        for variant in variants:
+            tell(f"runtime {variant.name}")
+            chain.check_runtime(f"runtime {variant.name}", bundle, variant.name)
+            with Classifier.load(bundle, variant=variant.name) as classifier:
+                measured[variant.name] = latency_ms(classifier)
+        manifest = write(chain.report)
+        measurements = {
+            "machine": machine(),
+            "variants": measured,
+            "export": {
+                "seconds": round(time.perf_counter() - start, 3),
+                "peak_memory_bytes": peak_memory_bytes(),
+            },
+        }
+        _write_json(bundle / "measurements.json", measurements)
+        place(bundle, target)
+    return ExportResult(path=target, manifest=manifest, parity=chain.report)
+
+
+def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float32]]:
+    inputs = []
+    for file in files:
+        try:
+            inputs.append(reference_input(file.data, subject.contract.preprocess))
+        except InputError as error:
+            raise InputError(f"golden image {file.source}: {error}") from None
+    return inputs
+
+
+def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32]) -> Golden:
+    kept = [file for file in files if file.name is not None]
+    images = []
+    for file in kept:
+        name = f"golden/{file.name}"
+        (bundle / name).write_bytes(file.data)
+        images.append(GoldenImage(file=name, sha256=hashlib.sha256(file.data).hexdigest()))
+    expected = "golden/expected.npz"
+    np.savez(bundle / expected, logits=reference_BK[: len(kept)])
+    return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
+
+
+def _write_variants(
+    subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, bundle: Path, tell: Callable[[str], None]
+) -> tuple[Variant, ...]:
+    tell("trace")
+    traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
+    chain.follow(traced.program)
+    tell("exported")
+    chain.check_graph("exported", traced.path)
+    tell("simplify")
+    simplified = work / "simplified.onnx"
+    simplify(traced, subject.contract, simplified)
+    tell("simplified")
+    chain.check_graph("simplified", simplified)
+    variants = []
+    for recipe in _VARIANTS:
+        tell(f"variant {recipe.name}")
+        path = bundle / f"model.{recipe.name}.onnx"
+        recipe.make(simplified, path)
+        chain.check_graph(f"variant {recipe.name}", path)
+        variant = Variant(
+            name=recipe.name,
+            file=path.name,
+            precision=recipe.precision,
+            scheme=recipe.scheme,
+            opset=config.opset,
+            sha256=sha256_of(path),
+            size_bytes=path.stat().st_size,
+            tolerance=recipe.tolerance,
+        )
+        variants.append(variant)
+    return tuple(variants)
+
+
+def _manifest(
+    subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
+) -> Manifest:
+    spec = subject.spec
+    num_params = sum(parameter.numel() for parameter in subject.module.parameters())
+    provenance: dict[str, Any] = {package: metadata.version(package) for package in _PACKAGES}
+    return Manifest(
+        architecture={"name": spec.name, "num_params": num_params, "source": spec.source},
+        weights=subject.weights,
+        contract=subject.contract,
+        variants=variants,
+        golden=golden,
+        parity=tuple(parity.to_dict()),
+        provenance={**provenance, "seed": config.seed},
+    )
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    path.write_text(text + "\n", encoding="utf-8")

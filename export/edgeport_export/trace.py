@@ -1,0 +1,101 @@
+"""From a PyTorch module to an ONNX graph, by torch.export."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgeport_runtime.errors import TraceError
+from edgeport_runtime.session import INPUT_NAME, OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from torch import nn
+
+    from edgeport_runtime.manifest import Contract
+
+__all__ = ["Traced", "trace"]
+
+# A batch of 1 is specialised away: ViT came out with 1 baked into a Reshape.
+_TRACE_BATCH = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Traced:
+    """A traced graph.
+
+    Attributes:
+        path: the ``.onnx`` file, its weights beside it.
+        program: what PyTorch captured; its node names are the graph's value names.
+        op_types: operators in the graph.
+    """
+
+    path: Path
+    program: torch.export.ExportedProgram
+    op_types: frozenset[str]
+
+
+def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> Traced:
+    """Export with torch.onnx (dynamo) into a file, the batch dynamic unless the contract fixes it.
+
+    Args:
+        module: in evaluation mode.
+        contract: gives the input's shape.
+        opset: ONNX operator set.
+        path: where to write; the weights go into a second file beside it.
+
+    Raises:
+        TraceError: if PyTorch cannot capture the module, or not in that opset.
+    """
+    spec = contract.preprocess
+    batch = contract.batch or _TRACE_BATCH
+    example_BCHW = torch.zeros(batch, spec.num_channels, spec.image_size, spec.image_size)
+    dynamic_shapes = ({0: torch.export.Dim("batch")},) if contract.batch is None else None
+    with _quiet():
+        try:
+            program = torch.onnx.export(
+                module,
+                (example_BCHW,),
+                dynamo=True,
+                opset_version=opset,
+                dynamic_shapes=dynamic_shapes,
+                input_names=[INPUT_NAME],
+                output_names=[OUTPUT_NAME],
+                verbose=False,
+            )
+        except Exception as error:  # whatever the user's module raises, and the exporter's own errors
+            reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
+            raise TraceError(f"PyTorch could not trace the module: {reason[0]}") from error
+        if program is None or program.exported_program is None:
+            raise TraceError("PyTorch gave no graph for the module")
+        actual = program.model.opset_imports.get("", 0)
+        if actual != opset:
+            raise TraceError(
+                f"this network cannot be written in opset {opset}: PyTorch gave {actual}; use --opset {actual}"
+            )
+        program.save(path, external_data=True)
+    op_types = frozenset(node.op_type for node in program.model.graph.all_nodes())
+    return Traced(path=path, program=program.exported_program, op_types=op_types)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back notes of torch and onnxscript that a user can do nothing about."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,237 @@
+"""Residual networks (He et al. 2015): the ImageNet family in torchvision's layout, and the CIFAR family of Section 4.2.
+
+Shapes: B batch, C channels, H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from edgeport_models.spec import IMAGENET, ModelSpec
+
+__all__ = ["SPECS", "CifarResNet", "ResNet"]
+
+
+def _conv(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2, bias=False)
+
+
+class _BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He et al. 2015, Figure 5 left)."""
+
+    expansion = 1
+
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = _conv(in_channels, channels, 3, stride)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv(channels, channels, 3)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x_BCHW)))
+        out = self.bn2(self.conv2(out))
+        shortcut = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+
+
+class _Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut (He et al. 2015, Figure 5 right), the stride in the 3x3."""
+
+    expansion = 4
+
+    def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None) -> None:
+        super().__init__()
+        self.conv1 = _conv(in_channels, channels, 1)
+        self.bn1 = nn.BatchNorm2d(channels)
+        self.conv2 = _conv(channels, channels, 3, stride)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.conv3 = _conv(channels, channels * self.expansion, 1)
+        self.bn3 = nn.BatchNorm2d(channels * self.expansion)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = shortcut
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x_BCHW)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        shortcut = x_BCHW if self.downsample is None else self.downsample(x_BCHW)
+        return self.relu(out + shortcut)  # type: ignore[no-any-return]
+
+
+class _PadShortcut(nn.Module):
+    """Option A of He et al. 2015, Section 4.1: every second pixel, and zeros for the channels that are new."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        before = (out_channels - in_channels) // 2
+        self.padding = (0, 0, 0, 0, before, out_channels - in_channels - before)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return nn.functional.pad(x_BCHW[:, :, ::2, ::2], self.padding)
+
+
+class ResNet(nn.Module):
+    """ResNet for ImageNet (He et al. 2015, Table 1, shortcuts of option B), in torchvision's state-dict layout.
+
+    Args:
+        block: basic or bottleneck.
+        depths: blocks in each of the four stages.
+        num_classes: K.
+        in_channels: C.
+        image_size: H and W in pixels, at least 32; the weights do not depend on it.
+
+    Raises:
+        ValueError: if the image is smaller than the network's total stride.
+    """
+
+    def __init__(
+        self,
+        *,
+        block: type[_BasicBlock | _Bottleneck],
+        depths: tuple[int, int, int, int],
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        _check_size(image_size, stride=32)
+        self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1, width = self._stage(block, 64, 64, depths[0], stride=1)
+        self.layer2, width = self._stage(block, width, 128, depths[1], stride=2)
+        self.layer3, width = self._stage(block, width, 256, depths[2], stride=2)
+        self.layer4, width = self._stage(block, width, 512, depths[3], stride=2)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(width, num_classes)
+        _init_convolutions(self)
+
+    @staticmethod
+    def _stage(
+        block: type[_BasicBlock | _Bottleneck], in_channels: int, channels: int, depth: int, *, stride: int
+    ) -> tuple[nn.Sequential, int]:
+        width = channels * block.expansion
+        projection = None
+        if stride != 1 or in_channels != width:
+            projection = nn.Sequential(_conv(in_channels, width, 1, stride), nn.BatchNorm2d(width))
+        first = block(in_channels, channels, stride, projection)
+        return nn.Sequential(first, *(block(width, channels, 1, None) for _ in range(depth - 1))), width
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Image (B, C, H, W) to logits (B, K)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(image_BCHW))))
+        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        logits_BK: Tensor = self.fc(self.avgpool(x).flatten(1))
+        return logits_BK
+
+
+class CifarResNet(nn.Module):
+    """ResNet for CIFAR-10 (He et al. 2015, Section 4.2): 6n+2 layers, shortcuts of option A.
+
+    The state dict has the keys of the widespread pytorch_resnet_cifar10 checkpoints (``linear`` is the head).
+
+    Args:
+        num_blocks: n, blocks in each of the three stages.
+        num_classes: K.
+        in_channels: C.
+        image_size: H and W in pixels, at least 4; the weights do not depend on it.
+
+    Raises:
+        ValueError: if the image is smaller than the network's total stride.
+    """
+
+    def __init__(self, *, num_blocks: int, num_classes: int, in_channels: int, image_size: int) -> None:
+        super().__init__()
+        _check_size(image_size, stride=4)
+        self.conv1 = _conv(in_channels, 16, 3)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.relu = nn.ReLU(inplace=True)
+        self.layer1 = self._stage(16, 16, num_blocks)
+        self.layer2 = self._stage(16, 32, num_blocks)
+        self.layer3 = self._stage(32, 64, num_blocks)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.linear = nn.Linear(64, num_classes)
+        _init_convolutions(self)
+
+    @staticmethod
+    def _stage(in_channels: int, channels: int, depth: int) -> nn.Sequential:
+        is_wider = in_channels != channels
+        shortcut = _PadShortcut(in_channels, channels) if is_wider else None
+        first = _BasicBlock(in_channels, channels, 2 if is_wider else 1, shortcut)
+        return nn.Sequential(first, *(_BasicBlock(channels, channels, 1, None) for _ in range(depth - 1)))
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Image (B, C, H, W) to logits (B, K)."""
+        x = self.relu(self.bn1(self.conv1(image_BCHW)))
+        x = self.layer3(self.layer2(self.layer1(x)))
+        logits_BK: Tensor = self.linear(self.avgpool(x).flatten(1))
+        return logits_BK
+
+
+# Branches start small so that depth does not amplify differences: Goyal et al. 2017, Section 5.1, start them at 0,
+# which would leave the branches untested in an export of random weights.
+_RESIDUAL_SCALE = 0.25
+
+
+def _check_size(image_size: int, *, stride: int) -> None:
+    if image_size < stride:
+        raise ValueError(f"image size {image_size} is smaller than the network's total stride {stride}")
+
+
+def _init_convolutions(module: nn.Module) -> None:
+    for child in module.modules():
+        if isinstance(child, nn.Conv2d):
+            nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(child, _BasicBlock | _Bottleneck):
+            last_norm = child.bn3 if isinstance(child, _Bottleneck) else child.bn2
+            nn.init.constant_(last_norm.weight, _RESIDUAL_SCALE)
+
+
+class _Variant(NamedTuple):
+    name: str
+    block: type[_BasicBlock | _Bottleneck]
+    depths: tuple[int, int, int, int]
+    num_params: int
+
+
+_VARIANTS = (
+    _Variant("resnet18", _BasicBlock, (2, 2, 2, 2), 11_689_512),
+    _Variant("resnet50", _Bottleneck, (3, 4, 6, 3), 25_557_032),
+)
+
+_CIFAR = replace(IMAGENET, image_size=32, resize_size=32)
+
+# name, n of He et al. 2015, Section 4.2, parameters
+_CIFAR_VARIANTS = (("resnet20", 3, 269_722), ("resnet56", 9, 853_018))
+
+SPECS = tuple(
+    ModelSpec(
+        name=variant.name,
+        factory=partial(ResNet, block=variant.block, depths=variant.depths),
+        num_classes=1000,
+        preprocess=IMAGENET,
+        head="fc",
+        num_params=variant.num_params,
+        source="He et al. 2015, Table 1",
+    )
+    for variant in _VARIANTS
+) + tuple(
+    ModelSpec(
+        name=name,
+        factory=partial(CifarResNet, num_blocks=num_blocks),
+        num_classes=10,
+        preprocess=_CIFAR,
+        head="linear",
+        num_params=num_params,
+        source="He et al. 2015, Section 4.2",
+    )
+    for name, num_blocks, num_params in _CIFAR_VARIANTS
+)

@@ -1,0 +1,79 @@
+"""What EdgePort knows of an architecture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from edgeport_runtime.preprocess import PreprocessSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+__all__ = ["IMAGENET", "ModelSpec"]
+
+IMAGENET = PreprocessSpec(
+    color="rgb",
+    resize="shorter",
+    resize_size=256,
+    interpolation="bilinear",
+    image_size=224,
+    scale="unit",
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+"""torchvision's evaluation transform for ImageNet."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelSpec:
+    """An architecture: how to build it, what it takes, and where it was published.
+
+    Attributes:
+        name: as on the command line.
+        factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (pixels).
+        num_classes: default number of classes.
+        preprocess: default input contract; its channels and image size are the defaults of :meth:`build`.
+        head: name of the last linear layer; its weight has one row a class.
+        num_params: number of parameters at the default size.
+        source: paper and table.
+    """
+
+    name: str
+    factory: Callable[..., nn.Module]
+    num_classes: int
+    preprocess: PreprocessSpec
+    head: str
+    num_params: int
+    source: str
+
+    def __post_init__(self) -> None:
+        if self.num_classes < 1 or self.num_params < 1 or not self.name or not self.head:
+            raise ValueError(f"incomplete specification of {self.name!r}")
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """C, H, W at the default size."""
+        size = self.preprocess.image_size
+        return self.preprocess.num_channels, size, size
+
+    def build(
+        self, *, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+    ) -> nn.Module:
+        """The module, with PyTorch's usual random weights, in training mode.
+
+        Args:
+            num_classes: rows of the head.
+            in_channels: channels of the input.
+            image_size: height and width of the input in pixels.
+
+        Raises:
+            ValueError: if the architecture cannot take that size.
+        """
+        return self.factory(
+            num_classes=self.num_classes if num_classes is None else num_classes,
+            in_channels=self.preprocess.num_channels if in_channels is None else in_channels,
+            image_size=self.preprocess.image_size if image_size is None else image_size,
+        )

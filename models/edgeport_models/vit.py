@@ -1,0 +1,139 @@
+"""Vision Transformer (Dosovitskiy et al. 2021), in torchvision's state-dict layout.
+
+Shapes: B batch, C channels, H W image, N tokens (patches and the class token), D width, K classes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgeport_models.attention import MultiHeadAttention
+from edgeport_models.spec import IMAGENET, ModelSpec
+
+__all__ = ["SPECS", "VisionTransformer"]
+
+
+class _Block(nn.Module):
+    """One encoder block: attention and a two-layer perceptron, each after a norm and added to its input."""
+
+    def __init__(self, width: int, num_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(width, eps=1e-6)
+        self.self_attention = MultiHeadAttention(width, num_heads)
+        self.ln_2 = nn.LayerNorm(width, eps=1e-6)
+        # The two Identity modules stand where torchvision has dropout, so that the second layer is `mlp.3`.
+        self.mlp = nn.Sequential(
+            nn.Linear(width, mlp_width), nn.GELU(), nn.Identity(), nn.Linear(mlp_width, width), nn.Identity()
+        )
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        tokens_BND = tokens_BND + self.self_attention(self.ln_1(tokens_BND))
+        out_BND: Tensor = tokens_BND + self.mlp(self.ln_2(tokens_BND))
+        return out_BND
+
+
+class _Encoder(nn.Module):
+    def __init__(self, num_tokens: int, depth: int, width: int, num_heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.pos_embedding = nn.Parameter(torch.empty(1, num_tokens, width).normal_(std=0.02))
+        self.layers = nn.Sequential(
+            OrderedDict((f"encoder_layer_{i}", _Block(width, num_heads, mlp_width)) for i in range(depth))
+        )
+        self.ln = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, tokens_BND: Tensor) -> Tensor:
+        out_BND: Tensor = self.ln(self.layers(tokens_BND + self.pos_embedding))
+        return out_BND
+
+
+class VisionTransformer(nn.Module):
+    """An image as a sequence of patches, classified from a class token (Dosovitskiy et al. 2021, Figure 1).
+
+    Args:
+        patch_size: side of a patch in pixels.
+        depth: number of encoder blocks.
+        width: D.
+        num_heads: attention heads a block.
+        mlp_width: width of the perceptron's hidden layer.
+        num_classes: K.
+        in_channels: C.
+        image_size: H and W, a multiple of ``patch_size``.
+
+    Raises:
+        ValueError: if the image size is not a multiple of the patch size.
+    """
+
+    def __init__(
+        self,
+        *,
+        patch_size: int,
+        depth: int,
+        width: int,
+        num_heads: int,
+        mlp_width: int,
+        num_classes: int,
+        in_channels: int,
+        image_size: int,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"image size {image_size} is not a multiple of the patch size {patch_size}")
+        self.conv_proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
+        nn.init.trunc_normal_(self.conv_proj.weight, std=(in_channels * patch_size**2) ** -0.5)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.encoder = _Encoder((image_size // patch_size) ** 2 + 1, depth, width, num_heads, mlp_width)
+        self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, num_classes)))
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Image (B, C, H, W) to logits (B, K)."""
+        patches_BND = self.conv_proj(image_BCHW).flatten(2).transpose(1, 2)
+        class_token_B1D = self.class_token.expand(patches_BND.shape[0], -1, -1)
+        tokens_BND = self.encoder(torch.cat([class_token_B1D, patches_BND], dim=1))
+        logits_BK: Tensor = self.heads(tokens_BND[:, 0])
+        return logits_BK
+
+
+class _Variant(NamedTuple):
+    name: str
+    patch_size: int
+    depth: int
+    width: int
+    num_heads: int
+    mlp_width: int
+    num_params: int
+    source: str
+
+
+# Widths and depths: Dosovitskiy et al. 2021, Table 1; Ti: Touvron et al. 2021 (DeiT), Table 1.
+_VARIANTS = (
+    _Variant("vit_ti_16", 16, 12, 192, 3, 768, 5_717_416, "Touvron et al. 2021, Table 1"),
+    _Variant("vit_b_16", 16, 12, 768, 12, 3072, 86_567_656, "Dosovitskiy et al. 2021, Table 1"),
+)
+
+
+def _spec(variant: _Variant) -> ModelSpec:
+    factory = partial(
+        VisionTransformer,
+        patch_size=variant.patch_size,
+        depth=variant.depth,
+        width=variant.width,
+        num_heads=variant.num_heads,
+        mlp_width=variant.mlp_width,
+    )
+    return ModelSpec(
+        name=variant.name,
+        factory=factory,
+        num_classes=1000,
+        preprocess=IMAGENET,
+        head="heads.head",
+        num_params=variant.num_params,
+        source=variant.source,
+    )
+
+
+SPECS = tuple(_spec(variant) for variant in _VARIANTS)

@@ -1,0 +1,72 @@
+"""Fitting a state dict to a module: every difference is listed, none is tolerated."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from edgeport_models.zoo import ALIASES, ARCHITECTURES
+from edgeport_runtime.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from edgeport_models.spec import ModelSpec
+
+__all__ = ["fit_checkpoint", "num_classes_of"]
+
+# A counter of training steps: absent from old checkpoints, and without effect on the output.
+_IGNORED_SUFFIX = "num_batches_tracked"
+
+
+def num_classes_of(state: Mapping[str, torch.Tensor], spec: ModelSpec) -> int | None:
+    """Rows of the head's weight in a state dict; None if it holds no such head."""
+    weight = state.get(f"{spec.head}.weight")
+    return None if weight is None or weight.ndim != 2 else weight.shape[0]
+
+
+def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, source: str) -> None:
+    """Copy a state dict into a module, in float32.
+
+    Args:
+        module: receives the values.
+        state: key to tensor, as :func:`~edgeport_models.weights.load_checkpoint` gives.
+        name: the architecture, for messages.
+        source: the file, for messages.
+
+    Raises:
+        WeightsError: listing each key that is missing, unexpected, of another shape, or not finite.
+    """
+    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(_IGNORED_SUFFIX)}
+    given = {key: value for key, value in state.items() if not key.endswith(_IGNORED_SUFFIX)}
+    missing = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
+    unexpected = [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
+    reshaped = [
+        f"other shape: {key} is {tuple(given[key].shape)}, the model has {tuple(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if missing or unexpected or reshaped:
+        fitting = _architectures_with(set(given))
+        hint = f"; these keys are those of {', '.join(fitting)}" if fitting and (missing or unexpected) else ""
+        counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
+        lines = "".join(f"\n  {line}" for line in (*missing, *unexpected, *reshaped))
+        raise WeightsError(f"weights {source} do not fit {name}: {counts}{hint}{lines}")
+    values = {key: given[key].to(torch.float32) for key in wanted}
+    broken = [key for key, value in values.items() if not torch.isfinite(value).all()]
+    if broken:
+        raise WeightsError(f"weights {source} hold NaN or infinite values in: {', '.join(broken)}")
+    module.load_state_dict(values, strict=False)
+
+
+def _architectures_with(keys: set[str]) -> list[str]:
+    found = []
+    with torch.device("meta"):
+        for name, spec in ARCHITECTURES.items():
+            own = {key for key in spec.build().state_dict() if not key.endswith(_IGNORED_SUFFIX)}
+            if name not in ALIASES and own == keys:
+                found.append(name)
+    return found

@@ -1,0 +1,25 @@
+"""Every architecture by name."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from edgeport_models import lenet, resnet, vit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from edgeport_models.spec import ModelSpec
+
+__all__ = ["ALIASES", "ARCHITECTURES"]
+
+ALIASES: Mapping[str, str] = MappingProxyType({"vit": "vit_b_16"})
+"""Friendly names, and the architecture that each stands for."""
+
+_SPECS = {spec.name: spec for family in (lenet, resnet, vit) for spec in family.SPECS}
+
+ARCHITECTURES: Mapping[str, ModelSpec] = MappingProxyType(
+    _SPECS | {alias: _SPECS[name] for alias, name in ALIASES.items()}
+)
+"""Name to specification, friendly names included."""

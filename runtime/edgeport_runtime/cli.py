@@ -1,0 +1,186 @@
+"""The command ``run-model``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from edgeport_runtime.console import DONE, ERROR, PARITY, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edgeport_runtime.classifier import Classifier, Prediction
+    from edgeport_runtime.evaluate import Evaluation
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    args = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = args.command
+    return run_command(lambda: command(args))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="run-model", description="Run a bundle that export-model made, without PyTorch.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.set_defaults(command=command)
+        sub.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made, or a .onnx file of it")
+        sub.add_argument("--json", action="store_true", help="print one JSON document")
+        return sub
+
+    predict = add("predict", _predict, "classify images")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="classes to print (default 5)")
+    evaluate = add("evaluate", _evaluate, "measure accuracy on a folder that holds one folder of images a class")
+    evaluate.add_argument("--data", required=True, metavar="DIR", help="the folder")
+    add("verify", _verify, "replay the golden images on this device and compare with PyTorch's logits")
+    add("info", _info, "show what the bundle says of itself")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+def _predict(args: argparse.Namespace) -> int:
+    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.errors import InputError
+
+    results: list[dict[str, Any]] = []
+    with Classifier.load(args.bundle) as classifier:
+        for image in args.images:
+            try:
+                predictions = classifier.predict(image, args.top_k)
+            except InputError as error:
+                # One bad image must not cost the others their result; the exit status tells.
+                print(f"error: {error}", file=sys.stderr)
+                results.append({"image": image, "error": str(error)})
+                continue
+            results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
+            if not args.json:
+                _print_predictions(image, predictions)
+    if args.json:
+        _print_json(results)
+    return ERROR if any("error" in result for result in results) else DONE
+
+
+def _print_predictions(image: str, predictions: list[Prediction]) -> None:
+    print(image)
+    for p in predictions:
+        print(f"  {p.score:7.2%}  {p.index if p.label is None else p.label}")
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.evaluate import evaluate
+
+    with Classifier.load(args.bundle) as classifier:
+        result = evaluate(classifier, args.data, on_progress=_show_count if sys.stderr.isatty() else None)
+        if args.json:
+            _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
+        else:
+            _print_evaluation(result)
+    return DONE
+
+
+def _show_count(done: int, total: int) -> None:
+    sys.stderr.write(f"\r{done}/{total} images" + ("\n" if done == total else ""))
+    sys.stderr.flush()
+
+
+def _print_evaluation(result: Evaluation) -> None:
+    print(f"folders matched to classes by {result.matched_by}")
+    width = max(len(c.folder) for c in result.classes)
+    for c in result.classes:
+        print(f"  {c.folder:<{width}}  class {c.index:>4}  {c.num_correct:>6} of {c.num_images}")
+    print(f"top-1          {result.top1:.4f}  ({result.num_correct} of {result.num_images})")
+    if result.top5 is not None:
+        print(f"top-5          {result.top5:.4f}")
+    print(f"cross-entropy  {result.cross_entropy:.4f} nats")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from edgeport_runtime.golden import verify
+
+    report = verify(args.bundle)
+    if args.json:
+        _print_json(report.to_dict())
+    else:
+        print(
+            f"{report.variant} on {report.device}: {report.num_images} golden images, worst relative L2 "
+            f"{report.relative_l2:.2e} (at most {report.tolerance:.0e}), "
+            f"top-1 equal on {report.num_top1_equal}: {'passed' if report.passed else 'FAILED'}"
+        )
+    return DONE if report.passed else PARITY
+
+
+def _info(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.manifest import load_manifest
+
+    if Path(args.bundle).is_file():
+        return _info_of_file(args)
+    manifest = load_manifest(args.bundle)
+    if args.json:
+        _print_json(manifest.to_dict())
+        return DONE
+    architecture, weights, contract = manifest.architecture, manifest.weights, manifest.contract
+    print(
+        f"architecture   {architecture['name']} ({architecture['num_params']:,} parameters; {architecture['source']})"
+    )
+    print(f"weights        {weights.get('note') or weights.get('file')}")
+    _print_contract(contract.to_dict())
+    for variant in manifest.variants:
+        print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.size_bytes:,} bytes")
+    for stage in manifest.parity:
+        print(f"parity         {stage['stage']}: relative L2 {stage.get('relative_l2')}")
+    print("made with      " + ", ".join(f"{name} {version}" for name, version in manifest.provenance.items()))
+    return DONE
+
+
+def _info_of_file(args: argparse.Namespace) -> int:
+    from edgeport_runtime.classifier import Classifier
+
+    with Classifier.load(args.bundle) as classifier:
+        contract = classifier.contract.to_dict()
+    if args.json:
+        _print_json({"contract": contract})
+    else:
+        _print_contract(contract)
+    return DONE
+
+
+def _print_contract(contract: dict[str, Any]) -> None:
+    spec, labels = contract["preprocess"], contract["labels"]
+    names = "not known" if labels is None else ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec["resize"]]
+    print(f"task           {contract['task']}, {contract['num_classes']} classes; labels: {names}")
+    print(
+        f"input          {spec['color']} {spec['image_size']}x{spec['image_size']}, batch {contract['batch'] or 'any'}; "
+        f"resize {resize} {spec['resize_size']} ({spec['interpolation']}), "
+        f"scale {spec['scale']}, mean {spec['mean']}, std {spec['std']}"
+    )
+
+
+def _variant_name(classifier: Classifier) -> str | None:
+    return None if classifier.variant is None else classifier.variant.name
+
+
+def _print_json(document: Any) -> None:
+    json.dump(document, sys.stdout, indent=2, allow_nan=False)
+    sys.stdout.write("\n")

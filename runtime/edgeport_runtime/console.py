@@ -1,0 +1,55 @@
+"""What both commands share: exit statuses, one-line errors, and signals that unwind instead of killing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from edgeport_runtime.errors import EdgeportError, ParityError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["DONE", "ERROR", "INTERRUPTED", "PARITY", "USAGE", "run_command"]
+
+DONE, ERROR, USAGE, PARITY, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def run_command(body: Callable[[], int]) -> int:
+    """Run a command's body; errors become one line on stderr and an exit status.
+
+    Args:
+        body: returns the exit status.
+
+    Returns:
+        The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        status = body()
+        sys.stdout.flush()
+        return status
+    except EdgeportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return PARITY if isinstance(error, ParityError) else ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone; what is left in the buffer must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ERROR
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        return ERROR
+    except MemoryError:
+        print("error: out of memory", file=sys.stderr)
+        return ERROR
+
+
+def _terminate(signum: int, _frame: object) -> NoReturn:
+    # Unwinding removes temporary files, as Ctrl-C does.
+    raise SystemExit(128 + signum)

@@ -1,0 +1,119 @@
+"""Replay a bundle's golden images and compare with the logits that PyTorch gave for them."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeport_runtime.classifier import Classifier, sha256_of
+from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.manifest import bundle_file
+from edgeport_runtime.metrics import relative_l2
+
+if TYPE_CHECKING:
+    import os
+
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.manifest import Manifest
+
+__all__ = ["GoldenReport", "replay", "verify"]
+
+_MAX_EXPECTED_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GoldenReport:
+    """How far this device's logits are from PyTorch's.
+
+    Attributes:
+        variant: name of the variant that ran.
+        device: where it ran.
+        num_images: how many images were replayed.
+        relative_l2: the worst image's distance.
+        num_top1_equal: images with the same predicted class.
+        tolerance: largest distance accepted.
+    """
+
+    variant: str
+    device: str
+    num_images: int
+    relative_l2: float
+    num_top1_equal: int
+    tolerance: float
+
+    @property
+    def passed(self) -> bool:
+        """True if every image is within the tolerance and has PyTorch's top-1."""
+        return self.relative_l2 <= self.tolerance and self.num_top1_equal == self.num_images
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types; an infinite distance (a norm of zero or not finite) becomes null."""
+        values = {field: getattr(self, field) for field in self.__slots__}
+        if not np.isfinite(self.relative_l2):
+            values["relative_l2"] = None
+        return {**values, "passed": self.passed}
+
+
+def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str = "auto") -> GoldenReport:
+    """Replay the golden images of a bundle on this device.
+
+    Raises:
+        ManifestError: if the bundle is incomplete or altered.
+        InputError, SessionError: as ``Classifier.load``.
+    """
+    if Path(bundle).is_file():
+        raise InputError(f"{bundle} is one file; verify takes the bundle's folder, which holds the golden images")
+    with Classifier.load(bundle, variant=variant, device=device) as classifier:
+        logits_BK, expected_BK = replay(classifier, Path(bundle))
+        if classifier.variant is None:
+            raise ManifestError(f"{bundle} is not a bundle")
+        return GoldenReport(
+            variant=classifier.variant.name,
+            device=classifier.device,
+            num_images=len(expected_BK),
+            relative_l2=float(relative_l2(logits_BK, expected_BK).max()),
+            num_top1_equal=int((logits_BK.argmax(axis=1) == expected_BK.argmax(axis=1)).sum()),
+            tolerance=classifier.variant.tolerance,
+        )
+
+
+def replay(classifier: Classifier, bundle: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The logits of the golden images, from their bytes: this device's and PyTorch's, both (images, K) float32.
+
+    Raises:
+        ManifestError: if a golden file is missing or altered.
+    """
+    manifest = classifier.manifest
+    if manifest is None:
+        raise ManifestError("a lone .onnx has no golden images; use the bundle's folder")
+    images = []
+    for image in manifest.golden.images:
+        path = bundle_file(bundle, image.file)
+        if sha256_of(path) != image.sha256:
+            raise ManifestError(f"{image.file} is not the image that was exported (its sha256 differs)")
+        images.append(path)
+    return np.stack(list(classifier.iter_logits(images))), _expected(bundle, manifest)
+
+
+def _expected(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
+    golden = manifest.golden
+    path = bundle_file(bundle, golden.expected)
+    if sha256_of(path) != golden.sha256:
+        raise ManifestError(f"{golden.expected} is not the file that was exported (its sha256 differs)")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.getinfo("logits.npy").file_size > _MAX_EXPECTED_BYTES:
+                raise ManifestError(f"{golden.expected} is larger than {_MAX_EXPECTED_BYTES} bytes")
+            logits: NDArray[np.float32] = np.load(io.BytesIO(archive.read("logits.npy")), allow_pickle=False)
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ManifestError(f"{golden.expected} cannot be read: {error}") from None
+    wanted = (len(golden.images), manifest.contract.num_classes)
+    if logits.dtype != np.float32 or logits.shape != wanted:
+        raise ManifestError(f"{golden.expected} holds {logits.dtype} {logits.shape}, not float32 {wanted}")
+    return logits

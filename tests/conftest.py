@@ -1,0 +1,64 @@
+"""Fixtures that several test folders share: real data, peers, and bundles that are dear to make."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edgeport_export import ExportResult
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def _require(path: Path, remedy: str) -> Path:
+    """The path; where it is absent, skip with a reason, or fail where everything is required."""
+    if not path.exists():
+        reason = f"{path} is absent: {remedy}"
+        if os.environ.get("EDGEPORT_REQUIRE_ALL"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """Path of a file or folder of the test data, by its name below EDGEPORT_TEST_DATA (default ../shared)."""
+    root = Path(os.environ.get("EDGEPORT_TEST_DATA", ROOT.parent / "shared"))
+    return lambda name: _require(root / name, "set EDGEPORT_TEST_DATA")
+
+
+@pytest.fixture(scope="session")
+def peer() -> Callable[[str], Path]:
+    """Path of a peer that `make .peers/.installed` installs: torchvision, pillow12 or cpu."""
+    return lambda name: _require(ROOT / ".peers" / name, "run: make .peers/.installed")
+
+
+@pytest.fixture(scope="session")
+def resnet20(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """A bundle of the trained CIFAR-10 ResNet-20, with labels, exported once a session."""
+    from edgeport_export import ExportConfig, export
+
+    labels = tmp_path_factory.mktemp("labels") / "cifar10.txt"
+    labels.write_text("airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n")
+    config = ExportConfig(
+        architecture="resnet20",
+        output=tmp_path_factory.mktemp("bundles") / "resnet20",
+        weights=shared("weights/resnet20-12fca82f.th"),
+        labels=labels,
+        golden=shared("data/cifar10/test"),
+    )
+    return export(config)
+
+
+@pytest.fixture(scope="session")
+def lenet5(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
+    """A bundle of LeNet-5 with random weights, exported once a session; needs no data."""
+    from edgeport_export import ExportConfig, export
+
+    return export(ExportConfig(architecture="lenet5", output=tmp_path_factory.mktemp("bundles") / "lenet5"))
