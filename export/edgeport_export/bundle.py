@@ -75,6 +75,8 @@ def staging(target: Path) -> Iterator[Path]:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
+        except (FileExistsError, NotADirectoryError):
+            raise ExportError(f"cannot write to {target.parent}: a part of that path is a file") from None
         except OSError as error:
             raise ExportError(f"cannot write to {target.parent}: {error.strerror}") from None
         yield folder
@@ -88,16 +90,17 @@ def staging(target: Path) -> Iterator[Path]:
                     parent.rmdir()
 
 
-def place(bundle: Path, target: Path) -> None:
+def place(bundle: Path, target: Path, *, force: bool) -> None:
     """Move a finished bundle to its place, in one step where the system allows.
 
-    A new target, or an empty folder, is renamed to; an existing bundle is exchanged with the new one and then deleted.
+    A new target, or an empty folder, is renamed to. With ``force``, a bundle that is there is exchanged with the new
+    one and then deleted.
 
     Raises:
         ExportError: if something appeared at the target meanwhile.
     """
     bundle.chmod(0o777 & ~_umask())
-    if not (target / MANIFEST_NAME).is_file():
+    if not (force and (target / MANIFEST_NAME).is_file()):
         try:
             bundle.rename(target)  # fails if the target is a folder that is not empty
         except OSError as error:
@@ -105,12 +108,16 @@ def place(bundle: Path, target: Path) -> None:
                 f"{target} appeared while the export ran; nothing was replaced ({error.strerror})"
             ) from None
         return
-    old = _old_name(target)
     if _exchange(bundle, target):
         shutil.rmtree(bundle)
         return
+    old = _old_name(target)
     target.rename(old)
-    bundle.rename(target)
+    try:
+        bundle.rename(target)
+    except OSError:
+        old.rename(target)
+        raise
     shutil.rmtree(old)
 
 

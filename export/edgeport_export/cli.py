@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="export-model",
-        description="Turn a PyTorch image classifier into a bundle of ONNX graphs, compared with PyTorch at every stage.",
+        description="Turn a PyTorch image classifier into a bundle of ONNX graphs, each compared with PyTorch.",
         allow_abbrev=False,
     )
     parser.add_argument("architecture", metavar="ARCH", nargs="?", help="its name; --list shows all")

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from edgeport_runtime.session import INPUT_NAME, import_onnxruntime
+from edgeport_runtime.session import INPUT_NAME, OUTPUT_NAME, import_onnxruntime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,8 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
 
     Returns:
         Name and operator of the first node whose value departs and after which everything that depends on it departs
-        too (a value that a fusion gave another meaning is followed by ones that agree); None if no node can be named.
+        too (a value that a fusion gave another meaning is followed by ones that agree). Nodes just before it that have
+        no counterpart in PyTorch's program may be to blame as well, and are named with it. None if there is none.
     """
     expected = _Recorder(program).record(torch.from_numpy(x_BCHW))
     model = onnx.load(path)
@@ -46,9 +47,14 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
         for name in node.output:
             following = [output for consumer in consumers.get(name, []) for output in consumer.output]
             recovers[name] = any(departs.get(f) is False or recovers[f] for f in following)
+    producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if any(departs.get(name) and not recovers[name] for name in node.output):
-            return f"{node.name} ({node.op_type})"
+            suspects = [node]
+            for suspect in suspects:
+                unseen = (producers[name] for name in suspect.input if name in producers and name not in departs)
+                suspects += [producer for producer in unseen if producer not in suspects]
+            return ", ".join(f"{suspect.name} ({suspect.op_type})" for suspect in reversed(suspects))
     return None
 
 
@@ -68,6 +74,8 @@ class _Recorder(torch.fx.Interpreter):
     def record(self, x_BCHW: torch.Tensor) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             self.run(x_BCHW)
+        (result,) = self.graph.output_node().args[0]
+        self._values[OUTPUT_NAME] = self._values[result.name]
         return self._values
 
 

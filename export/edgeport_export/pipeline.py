@@ -113,7 +113,7 @@ def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = Non
             },
         }
         _write_json(bundle / "measurements.json", measurements)
-        place(bundle, target)
+        place(bundle, target, force=config.force)
     return ExportResult(path=target, manifest=manifest, parity=chain.report)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from edgeport_runtime.errors import TraceError
+from edgeport_runtime.errors import ExportError, TraceError
 from edgeport_runtime.session import INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
 
     Raises:
         TraceError: if PyTorch cannot capture the module, or not in that opset.
+        ExportError: if the file cannot be written.
     """
     spec = contract.preprocess
     batch = contract.batch or _TRACE_BATCH
@@ -80,7 +81,10 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
             raise TraceError(
                 f"this network cannot be written in opset {opset}: PyTorch gave {actual}; use --opset {actual}"
             )
-        program.save(path, external_data=True)
+        try:
+            program.save(path, external_data=True)
+        except OSError as error:  # numpy writes the weights, and its error lacks the system's reason
+            raise ExportError(f"cannot write the traced graph beside the output (disk full?): {error}") from error
     op_types = frozenset(node.op_type for node in program.model.graph.all_nodes())
     return Traced(path=path, program=program.exported_program, op_types=op_types)
 

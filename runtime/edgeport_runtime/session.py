@@ -59,7 +59,8 @@ class Session:
         try:
             self._session = ort.InferenceSession(str(path), options, providers=[provider.ort_name])
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
-            raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {error}") from None
+            version = ort.__version__
+            raise SessionError(f"{path} is not a model that ONNX Runtime {version} loads: {_one_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != [INPUT_NAME] or [o.name for o in outputs] != [OUTPUT_NAME]:
             raise ManifestError(f"{path} has no input {INPUT_NAME!r} and output {OUTPUT_NAME!r}; it is not EdgePort's")
@@ -76,5 +77,9 @@ class Session:
         try:
             logits_BK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: x_BCHW})[0]
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
-            raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {error}") from None
+            raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
         return logits_BK
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from onnx import numpy_helper
@@ -18,34 +18,48 @@ __all__ = ["fold_attention_scale"]
 _MOVES = ("Transpose", "Reshape")
 
 
+class _Match(NamedTuple):
+    """The product of queries and keys, the two nodes that make the queries, and what the scores are divided by."""
+
+    scores: onnx.NodeProto
+    product: onnx.NodeProto
+    add: onnx.NodeProto
+    divisor: NDArray[Any]
+
+
 def fold_attention_scale(model: onnx.ModelProto) -> bool:
     """Rewrite ``Softmax((x W + b) K / s)`` to ``Softmax((x W/s + b/s) K)``.
 
-    One multiplication of every attention score is saved. Nothing happens where the scale is not one constant, the
-    queries do not come from constant weights and bias, or something else reads the queries or their weights.
+    One operation on every attention score is saved. Nothing happens where the scale is not one constant, the queries
+    do not come from a constant weight and bias, or something else reads the queries or their weight.
     """
     graph = model.graph
     index = GraphIndex(graph)
     gone = []
-    for scale_node in graph.node:
-        found = _match(scale_node, index)
-        if found is None:
+    for node in graph.node:
+        match = _match(node, index)
+        if match is None:
             continue
-        scores, weight, bias, divisor = found
-        for tensor in (weight, bias):
-            values = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(numpy_helper.from_array((values / divisor).astype(values.dtype), tensor.name))
-        scores.output[0] = scale_node.output[0]
-        gone.append(scale_node)
+        for reader in (match.product, match.add):
+            _divide_constant(graph, reader, index, match.divisor)
+        match.scores.output[0] = node.output[0]
+        gone.append(node)
     for node in gone:
         graph.node.remove(node)
     return bool(gone)
 
 
-def _match(
-    node: onnx.NodeProto, index: GraphIndex
-) -> tuple[onnx.NodeProto, onnx.TensorProto, onnx.TensorProto, NDArray[Any]] | None:
-    """The product of queries and keys, the queries' weight and bias, and the divisor; None where it does not apply."""
+def _divide_constant(graph: onnx.GraphProto, reader: onnx.NodeProto, index: GraphIndex, divisor: NDArray[Any]) -> None:
+    """Replace a node's constant by a divided copy; others may read the constant too (equal biases are stored once)."""
+    place = next(i for i, name in enumerate(reader.input) if index.initializer(name) is not None)
+    values = index.constant(reader.input[place])
+    assert values is not None
+    name = f"{reader.input[place]}/{reader.name}"
+    graph.initializer.append(numpy_helper.from_array((values / divisor).astype(values.dtype), name))
+    reader.input[place] = name
+
+
+def _match(node: onnx.NodeProto, index: GraphIndex) -> _Match | None:
     if node.op_type not in ("Div", "Mul"):
         return None
     scale = index.constant(node.input[1])
@@ -61,12 +75,11 @@ def _match(
     if add is None or not index.is_used_once(name):
         return None
     for product_name, bias_name in (tuple(add.input), tuple(reversed(add.input))):
-        product, bias = index.producer(product_name, "MatMul"), index.initializer(bias_name)
-        if product is None or bias is None or not index.is_used_once(product_name):
+        product = index.producer(product_name, "MatMul")
+        if product is None or index.initializer(bias_name) is None or not index.is_used_once(product_name):
             continue
         weight = index.initializer(product.input[1])
-        if weight is None or not index.is_used_once(weight.name) or not index.is_used_once(bias.name):
-            continue
-        divisor = scale.reshape(()) if node.op_type == "Div" else 1 / scale.reshape(())
-        return scores, weight, bias, divisor
+        if weight is not None and index.is_used_once(weight.name):
+            divisor = scale.reshape(()) if node.op_type == "Div" else 1 / scale.reshape(())
+            return _Match(scores, product, add, divisor)
     return None

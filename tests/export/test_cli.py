@@ -1,0 +1,188 @@
+"""The command export-model: options, output, errors and exit statuses."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edgeport_export.cli import main
+from edgeport_models import ARCHITECTURES
+from edgeport_runtime import Classifier, load_manifest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def _fails(capsys: pytest.CaptureFixture[str], tmp_path: Path, *argv: str) -> tuple[int, str]:
+    """Run the command; whatever is wrong, nothing is printed to stdout and nothing new is left on disk."""
+    before = sorted(tmp_path.rglob("*"))
+    status = main(argv)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+    return status, captured.err
+
+
+def test_list_shows_every_architecture(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--list"]) == 0
+    text = capsys.readouterr().out
+    for spec in ARCHITECTURES.values():
+        assert spec.name in text
+        assert f"{spec.num_params:,}" in text
+        assert spec.source in text
+    assert main(["--list", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["name"] for row in rows} == {spec.name for spec in ARCHITECTURES.values()}
+    assert next(row for row in rows if row["name"] == "vit_b_16")["aliases"] == ["vit"]
+
+
+def test_text_output_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = str(tmp_path / "bundle")
+    assert main(["lenet5", "-o", output]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    lines = captured.out.splitlines()
+    assert lines[-1] == f"next: run-model predict {output} IMAGE"
+    assert "note: random weights: parity is proven, predictions mean nothing" in lines
+    for stage in ("exported", "simplified", "variant fp32 (= simplified)", "runtime fp32"):
+        assert stage in captured.out
+    assert max(map(len, lines)) <= 120
+
+
+def test_json_output_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lenet5", "-o", str(tmp_path / "bundle"), "--json"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["bundle"] == str(tmp_path / "bundle")
+    assert document["manifest"] == load_manifest(tmp_path / "bundle").to_dict()
+    assert captured.err == ""
+
+
+def test_every_option_is_honoured(tmp_path: Path) -> None:
+    weights, labels, golden = tmp_path / "net.safetensors", tmp_path / "labels.txt", tmp_path / "golden"
+    module = ARCHITECTURES["lenet5"].build(num_classes=3, in_channels=3, image_size=28)
+    save_file(module.state_dict(), weights)
+    labels.write_text("cat\ndog\nowl\n")
+    golden.mkdir()
+    from PIL import Image
+
+    for i in range(3):
+        pixels = np.random.default_rng(i).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(golden / f"{i}.png")
+    options = (
+        "--image-size 28 --channels 3 --num-classes 3 --mean 0.5 0.4 0.3 --std 0.3 0.2 0.1 --color bgr --scale unit "
+        "--resize shorter --interpolation nearest --crop-pct 0.9 --opset 19 --batch 2 --seed 5"
+    )
+    files = ["--weights", str(weights), "--labels", str(labels), "--golden", str(golden)]
+    assert main(["lenet5", "-o", str(tmp_path / "bundle"), *files, *options.split()]) == 0
+    manifest = load_manifest(tmp_path / "bundle")
+    assert manifest.contract.to_dict() | {"preprocess_sha256": ""} == {
+        "task": "multiclass",
+        "num_classes": 3,
+        "labels": ["cat", "dog", "owl"],
+        "batch": 2,
+        "preprocess": {
+            "color": "bgr",
+            "resize": "shorter",
+            "resize_size": 31,
+            "interpolation": "nearest",
+            "image_size": 28,
+            "scale": "unit",
+            "mean": [0.5, 0.4, 0.3],
+            "std": [0.3, 0.2, 0.1],
+        },
+        "preprocess_sha256": "",
+    }
+    assert manifest.variants[0].opset == 19
+    assert manifest.provenance["seed"] == 5
+    assert len(manifest.golden.images) == 3
+    assert manifest.weights["file"] == "net.safetensors"
+    with Classifier.load(tmp_path / "bundle") as classifier:
+        x_BCHW = np.random.default_rng(0).standard_normal((3, 3, 28, 28), dtype=np.float32)
+        with torch.no_grad():
+            expected = module.eval()(torch.from_numpy(x_BCHW)).numpy()
+        # Measured: 1e-7
+        np.testing.assert_allclose(classifier.logits(x_BCHW), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["resnet19"], "unknown architecture 'resnet19'; closest: "),
+        (["lenet5", "--color", "grey", "--channels", "3"], "--color grey does not go with --channels 3"),
+        (["lenet5", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
+        (["lenet5", "--opset", "12"], "opset is 12; it is from 18 to 23"),
+        (["lenet5", "--batch", "0"], "batch is 0"),
+    ],
+)
+def test_impossible_options_have_status_2(
+    argv: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, error = _fails(capsys, tmp_path, *argv, "-o", str(tmp_path / "bundle"))
+    assert status == 2
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["lenet5"],
+        ["lenet5", "-o", "x", "--unknown"],
+        ["lenet5", "-o", "x", "--batch", "many"],
+        ["lenet5", "-o", "x", "--color", "cmyk"],
+        ["--list", "lenet5"],
+    ],
+)
+def test_wrong_usage_has_status_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(argv)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "error: " in captured.err
+
+
+def test_bad_weights_and_labels_have_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    output = ["-o", str(tmp_path / "out" / "bundle")]
+    (tmp_path / "text.pth").write_text("hello")
+    foreign = tmp_path / "foreign.pth"
+    torch.save(ARCHITECTURES["resnet20"].build().state_dict(), foreign)
+    for argv, message in (
+        (["--weights", str(tmp_path / "none.pth")], "none.pth does not exist"),
+        (["--weights", str(tmp_path / "text.pth")], "text.pth is not a PyTorch checkpoint"),
+        (["--weights", str(foreign)], "do not fit lenet5: 9 keys missing, "),
+        (["--labels", str(tmp_path / "none.txt")], "none.txt: No such file"),
+        (["--golden", str(tmp_path / "nowhere")], "nowhere is not a folder of images"),
+    ):
+        status, error = _fails(capsys, tmp_path, "lenet5", *output, *argv)
+        assert status == 1
+        assert message in error
+    assert (
+        "these keys are those of resnet20" in _fails(capsys, tmp_path, "lenet5", *output, "--weights", str(foreign))[1]
+    )
+    error = _fails(capsys, tmp_path, "lenet5", *output, "--weights", str(foreign))[1]
+    assert "missing: fc3.weight (10, 84)" in error
+    assert "other shape: conv1.weight is (16, 3, 3, 3), the model has (6, 1, 5, 5)" in error
+    assert "unexpected: linear.weight (10, 64)" in error
+
+
+def test_what_exists_is_refused_before_any_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").touch()
+    (tmp_path / "file").touch()
+    for output, message in (
+        ("photos", "holds no EdgePort bundle, and is never replaced"),
+        ("file", "is a file"),
+        ("file/sub", "a part of that path is a file"),
+    ):
+        status, error = _fails(capsys, tmp_path, "lenet5", "-o", str(tmp_path / output), "--force")
+        assert status == 1
+        assert message in error

@@ -1,0 +1,125 @@
+"""From options to a module and its contract."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from edgeport_export.config import ExportConfig, find_spec, resolve, resolve_preprocess
+from edgeport_models import ARCHITECTURES
+from edgeport_runtime import ExportError, InputError, WeightsError
+
+
+def _config(architecture: str = "lenet5", **options: Any) -> ExportConfig:
+    return ExportConfig(architecture=architecture, output=Path("unused"), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, {"resize": "shorter", "resize_size": 256, "image_size": 224}),
+        ({"image_size": 384}, {"resize_size": 438, "image_size": 384}),
+        ({"image_size": 384, "crop_pct": 1.0}, {"resize_size": 384}),
+        ({"crop_pct": 0.9}, {"resize_size": 248}),
+        ({"resize": "exact"}, {"resize": "exact", "resize_size": 224}),
+        ({"resize": "exact", "crop_pct": 0.875}, {"resize_size": 256}),
+        ({"resize": "none"}, {"resize": "none", "resize_size": 224}),
+        ({"color": "bgr"}, {"color": "bgr", "mean": (0.485, 0.456, 0.406)}),
+        ({"color": "grey"}, {"color": "grey", "mean": (0.449,), "std": (0.226,)}),
+        ({"channels": 1}, {"color": "grey", "mean": (0.449,)}),
+        ({"interpolation": "bicubic"}, {"interpolation": "bicubic"}),
+        (
+            {"scale": "byte", "mean": (104.0, 117.0, 123.0), "std": (1.0, 1.0, 1.0)},
+            {"scale": "byte", "mean": (104.0, 117.0, 123.0)},
+        ),
+    ],
+)
+def test_options_change_the_input_contract(options: dict[str, Any], expected: dict[str, Any]) -> None:
+    default = ARCHITECTURES["resnet18"].preprocess
+    spec = resolve_preprocess(default, _config("resnet18", **options))
+    assert {key: getattr(spec, key) for key in expected} == expected
+    untouched = set(default.to_dict()) - set(expected) - {"resize_size", "std", "mean", "color"}
+    assert all(getattr(spec, key) == getattr(default, key) for key in untouched - set(options))
+
+
+def test_three_channels_repeat_the_grey_mean() -> None:
+    spec = resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(channels=3))
+    assert (spec.color, spec.mean) == ("rgb", (0.1307,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"color": "grey", "channels": 3}, "--color grey does not go with --channels 3"),
+        ({"color": "rgb", "channels": 1}, "--color rgb does not go with --channels 1"),
+        ({"scale": "byte"}, "--scale byte needs --mean and --std, in pixel values"),
+        ({"resize": "none", "crop_pct": 0.9}, "--crop-pct needs a resize, but --resize is none"),
+        ({"mean": (0.1, 0.2)}, "mean has 2 values, but grey images have 1"),
+        ({"std": (0.0,)}, r"std is \(0.0,\); every value must be positive"),
+        ({"crop_pct": 1.5}, "crop_pct is 1.5; it is above 0 and at most 1"),
+        ({"channels": 4}, r"channels is 4; images have 1 \(grey\) or 3"),
+        ({"image_size": 0}, "image_size is 0; it is from 1 to 4096"),
+        ({"opset": 17}, "opset is 17; it is from 18 to 23"),
+        ({"batch": 0}, "batch is 0; it is from 1 to 1024"),
+        ({"seed": -1}, "seed is -1; it is from 0 to 4294967295"),
+    ],
+)
+def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(**options))
+
+
+def test_a_size_the_architecture_cannot_take_is_refused() -> None:
+    with pytest.raises(InputError, match="vit_ti_16: image size 100 is not a multiple of the patch size 16"):
+        resolve(_config("vit_ti_16", image_size=100))
+
+
+def test_unknown_architecture_lists_the_closest() -> None:
+    with pytest.raises(InputError, match="unknown architecture 'resnet19'; closest: resnet"):
+        find_spec("resnet19")
+    with pytest.raises(InputError, match="unknown architecture 'zzz'; all names: export-model --list"):
+        find_spec("zzz")
+
+
+def test_classes_come_from_the_option_then_the_head_then_the_labels(tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    labels.write_text("cat\ndog\nowl\n", encoding="utf-8")
+    weights = tmp_path / "lenet5.pth"
+    torch.save(ARCHITECTURES["lenet5"].build(num_classes=3).state_dict(), weights)
+    assert resolve(_config()).contract.num_classes == 10
+    assert resolve(_config(num_classes=7)).contract.num_classes == 7
+    assert resolve(_config(weights=weights)).contract.num_classes == 3
+    with_labels = resolve(_config(weights=weights, labels=labels)).contract
+    assert with_labels.labels == ("cat", "dog", "owl")
+    assert resolve(_config(labels=labels)).contract.num_classes == 3
+    with pytest.raises(ExportError, match=r"labels\.txt holds 3 labels, but the model has 7 classes"):
+        resolve(_config(labels=labels, num_classes=7))
+    with pytest.raises(WeightsError, match=r"other shape: fc3.weight is \(3, 84\), the model has \(7, 84\)"):
+        resolve(_config(weights=weights, num_classes=7))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "line 1 is empty"),
+        (b"cat\n\ndog\n", "line 2 is empty"),
+        (b"\xff\xfe\x00", "is not UTF-8 text"),
+        (None, "No such file or directory"),
+    ],
+)
+def test_bad_label_files_are_named(content: bytes | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ExportError, match=rf"labels .*labels\.txt.*{message}"):
+        resolve(_config(labels=path))
+
+
+def test_seed_decides_the_random_weights() -> None:
+    one, same, other = (resolve(replace(_config(), seed=seed)).module.state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[key], same[key]) for key in one)
+    assert not torch.equal(one["conv1.weight"], other["conv1.weight"])
