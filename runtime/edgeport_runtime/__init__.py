@@ -6,6 +6,11 @@ with Classifier.load("bundle") as classifier:
     print(classifier.predict("photo.jpg"))
 """
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from edgeport_runtime.classifier import Classifier, Prediction
 from edgeport_runtime.errors import (
     EdgeportError,
@@ -19,8 +24,10 @@ from edgeport_runtime.errors import (
     TraceError,
     WeightsError,
 )
-from edgeport_runtime.manifest import Manifest, load_manifest
-from edgeport_runtime.preprocess import PreprocessSpec, preprocess
+
+if TYPE_CHECKING:
+    from edgeport_runtime.manifest import Manifest, load_manifest
+    from edgeport_runtime.preprocess import PreprocessSpec
 
 __all__ = [
     "Classifier",
@@ -38,5 +45,13 @@ __all__ = [
     "TraceError",
     "WeightsError",
     "load_manifest",
-    "preprocess",
 ]
+
+_LAZY = {"Manifest": "manifest", "load_manifest": "manifest", "PreprocessSpec": "preprocess"}
+
+
+def __getattr__(name: str) -> Any:
+    # What most programs never name is imported when it is.
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_LAZY[name]}"), name)

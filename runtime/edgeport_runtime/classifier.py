@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from edgeport_runtime.errors import InputError, ManifestError, SessionError
-from edgeport_runtime.manifest import CONTRACT_KEY, Contract, Manifest, Variant, bundle_file, load_manifest
+from edgeport_runtime.errors import InputError, SessionError
 from edgeport_runtime.metrics import softmax
 from edgeport_runtime.metrics import top_k as best_k
-from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.providers import resolve_device
-from edgeport_runtime.session import Session
 
 if TYPE_CHECKING:
     import os
@@ -25,8 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeport_runtime.images import ImageSource
+    from edgeport_runtime.manifest import Contract, Manifest, Variant
+    from edgeport_runtime.session import Session
 
-__all__ = ["Classifier", "Prediction", "sha256_of"]
+__all__ = ["Classifier", "Prediction"]
 
 _BATCH = 8  # images preprocessed and run together: bounds memory for any number of images
 
@@ -81,25 +77,10 @@ class Classifier:
             InputError: if the device, the variant or the number of threads is not possible.
             SessionError: if ONNX Runtime is missing or cannot load the model.
         """
-        if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-            raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
-        provider = resolve_device(device)
-        path = Path(path)
-        if not path.exists():
-            raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
-        if path.is_dir():
-            manifest = load_manifest(path)
-            chosen = _choose(manifest, variant)
-            file = _verified_file(path, chosen)
-            session = Session(file, provider=provider, threads=threads)
-            _check_graph(session, manifest.contract, file)
-            return cls(session, manifest.contract, manifest=manifest, variant=chosen, device=provider.device)
-        if variant != "auto":
-            raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
-        session = Session(path, provider=provider, threads=threads)
-        contract = _embedded_contract(session, path)
-        _check_graph(session, contract, path)
-        return cls(session, contract, manifest=None, variant=None, device=provider.device)
+        from edgeport_runtime.loading import load_model
+
+        model = load_model(Path(path), device=device, variant=variant, threads=threads)
+        return cls(model.session, model.contract, manifest=model.manifest, variant=model.variant, device=model.device)
 
     def predict(self, image: ImageSource, top_k: int = 5) -> list[Prediction]:
         """Classify one image.
@@ -130,6 +111,8 @@ class Classifier:
             InputError: if an image cannot be used.
             SessionError: if the model fails, or was closed.
         """
+        from edgeport_runtime.preprocess import preprocess
+
         pending: list[NDArray[np.float32]] = []
         for image in images:
             pending.append(preprocess(image, self.contract.preprocess))
@@ -193,54 +176,6 @@ class Classifier:
         return [
             Prediction(int(i), None if labels is None else labels[i], float(scores_K[i])) for i in best_k(logits_K, k)
         ]
-
-
-def sha256_of(path: Path) -> str:
-    """Hex digest of a file, read in pieces."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _choose(manifest: Manifest, name: str) -> Variant:
-    if name == "auto":
-        return manifest.variants[0]
-    for variant in manifest.variants:
-        if variant.name == name:
-            return variant
-    raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
-
-
-def _verified_file(bundle: Path, variant: Variant) -> Path:
-    file = bundle_file(bundle, variant.file)
-    if sha256_of(file) != variant.sha256:
-        raise ManifestError(
-            f"{variant.file} is not the file that was exported (its sha256 differs); copy the bundle again"
-        )
-    return file
-
-
-def _embedded_contract(session: Session, path: Path) -> Contract:
-    text = session.metadata.get(CONTRACT_KEY)
-    if text is None:
-        raise ManifestError(f"{path} was not written by EdgePort: its metadata has no {CONTRACT_KEY}")
-    try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: {CONTRACT_KEY} is not JSON: {error}") from None
-    return Contract.from_dict(data)
-
-
-def _check_graph(session: Session, contract: Contract, path: Path) -> None:
-    spec = contract.preprocess
-    wanted = [spec.num_channels, spec.image_size, spec.image_size]
-    is_batch_right = (
-        isinstance(session.input_shape[0], str) if contract.batch is None else session.input_shape[0] == contract.batch
-    )
-    if session.input_shape[1:] != wanted or not is_batch_right or session.output_shape[1:] != [contract.num_classes]:
-        raise ManifestError(
-            f"{path} maps {session.input_shape} to {session.output_shape}, which is not what the contract says: "
-            f"[{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to {contract.num_classes} classes"
-        )
 
 
 def _run_in_batches(session: Session, x_BCHW: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

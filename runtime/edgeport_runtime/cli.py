@@ -171,8 +171,8 @@ def _print_contract(contract: dict[str, Any]) -> None:
     resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec["resize"]]
     print(f"task           {contract['task']}, {contract['num_classes']} classes; labels: {names}")
     print(
-        f"input          {spec['color']} {spec['image_size']}x{spec['image_size']}, batch {contract['batch'] or 'any'}; "
-        f"resize {resize} {spec['resize_size']} ({spec['interpolation']}), "
+        f"input          {spec['color']} {spec['image_size']}x{spec['image_size']}, "
+        f"batch {contract['batch'] or 'any'}; resize {resize} {spec['resize_size']} ({spec['interpolation']}), "
         f"scale {spec['scale']}, mean {spec['mean']}, std {spec['std']}"
     )
 

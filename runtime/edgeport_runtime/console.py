@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import warnings
 from typing import TYPE_CHECKING, NoReturn
 
 from edgeport_runtime.errors import EdgeportError, ParityError
@@ -27,6 +28,8 @@ def run_command(body: Callable[[], int]) -> int:
         The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
     try:
         status = body()
         sys.stdout.flush()

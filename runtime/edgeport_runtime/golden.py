@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime.classifier import Classifier, sha256_of
+from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError, ManifestError
-from edgeport_runtime.manifest import bundle_file
+from edgeport_runtime.manifest import bundle_file, sha256_of
 from edgeport_runtime.metrics import relative_l2
 
 if TYPE_CHECKING:

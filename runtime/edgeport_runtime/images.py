@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -13,9 +15,11 @@ from PIL import Image, UnidentifiedImageError
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageSource", "find_images", "load_image"]
+__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageSource", "find_images", "load_image", "name_of"]
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
@@ -27,6 +31,18 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".p
 
 # Raster formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+
+# What Pillow's readers raise on damaged files, be it in the header or in the pixels.
+_DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    struct.error,
+)
 
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
@@ -55,6 +71,13 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
     return found
 
 
+def name_of(source: ImageSource) -> str:
+    """What messages call an image: its path where there is one."""
+    if isinstance(source, str | os.PathLike):
+        return str(source)
+    return "the image data" if isinstance(source, bytes | bytearray | memoryview) else "the image"
+
+
 def load_image(source: ImageSource, mode: Literal["RGB", "L"]) -> Image.Image:
     """Decode an image, rotate it as its EXIF orientation says, and convert it to 8-bit RGB or grey.
 
@@ -71,9 +94,10 @@ def load_image(source: ImageSource, mode: Literal["RGB", "L"]) -> Image.Image:
     if isinstance(source, np.ndarray):
         return _from_array(source).convert(mode)
     if isinstance(source, Image.Image):
-        return _decode(source, mode, name="the image")
+        with _errors_naming(name_of(source)):
+            return _decode(source, mode, name=name_of(source))
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), mode, name="the image data", is_empty=len(source) == 0)
+        return _open(io.BytesIO(source), mode, name=name_of(source), is_empty=len(source) == 0)
     try:
         path = Path(source)
     except TypeError:
@@ -90,13 +114,22 @@ def load_image(source: ImageSource, mode: Literal["RGB", "L"]) -> Image.Image:
 def _open(file: Any, mode: Literal["RGB", "L"], *, name: str, is_empty: bool) -> Image.Image:
     if is_empty:
         raise InputError(f"{name} is empty (0 bytes)")
+    with _errors_naming(name), Image.open(file, formats=_FORMATS) as image:
+        return _decode(image, mode, name=name)
+
+
+@contextlib.contextmanager
+def _errors_naming(name: str) -> Iterator[None]:
     try:
-        with Image.open(file, formats=_FORMATS) as image:
-            return _decode(image, mode, name=name)
+        yield
+    except InputError:
+        raise
     except UnidentifiedImageError:
         raise InputError(f"{name} is not an image that can be read ({', '.join(_FORMATS)})") from None
-    except Image.DecompressionBombError as error:
-        raise InputError(f"{name}: {error}") from None
+    except Image.DecompressionBombError:
+        raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from None
+    except _DAMAGE as error:
+        raise InputError(f"{name} is damaged or cut short ({error})") from None
 
 
 def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Image.Image:
@@ -105,19 +138,15 @@ def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Imag
         raise InputError(f"{name} has {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted")
     if width == 0 or height == 0:
         raise InputError(f"{name} has no pixels")
-    try:
-        image.load()
-        orientation = image.getexif().get(_ORIENTATION_TAG)
-        if image.mode == "F":
-            raise InputError(f"{name} holds floating-point values, which have no defined range; save it with 8 bits")
-        if image.mode.startswith("I"):
-            image = _high_byte(image, name)
-        image = image.convert(mode)
-    except InputError:
-        raise
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, OverflowError) as error:
-        # Pillow's readers raise all of these on damaged files.
-        raise InputError(f"{name} is damaged or cut short ({error})") from None
+    image.load()
+    orientation = image.getexif().get(_ORIENTATION_TAG)
+    if image.mode == "F":
+        raise InputError(f"{name} holds floating-point values, which have no defined range; save it with 8 bits")
+    if image.mode.startswith("I"):
+        image = _high_byte(image, name)
+    if isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")  # the same colours, but straight to RGB Pillow warns
+    image = image.convert(mode)
     if orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[orientation])
     return image

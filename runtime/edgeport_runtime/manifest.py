@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -26,6 +28,7 @@ __all__ = [
     "Variant",
     "bundle_file",
     "load_manifest",
+    "sha256_of",
 ]
 
 SCHEMA_VERSION = 1
@@ -288,10 +291,18 @@ def load_manifest(bundle: str | os.PathLike[str]) -> Manifest:
     if len(text) > _MAX_MANIFEST_BYTES:
         raise ManifestError(f"{path} is larger than {_MAX_MANIFEST_BYTES} bytes")
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise ManifestError(f"{path} is not JSON: {error}") from None
     return Manifest.from_dict(data)
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def bundle_file(bundle: Path, name: str) -> Path:
@@ -300,12 +311,22 @@ def bundle_file(bundle: Path, name: str) -> Path:
     Raises:
         ManifestError: if it does not exist, or lies outside the bundle.
     """
-    path = (bundle / name).resolve()
+    try:
+        path = (bundle / name).resolve()
+    except (OSError, RuntimeError):  # a loop of links, before Python 3.13
+        path = bundle.resolve()
     if not path.is_relative_to(bundle.resolve()):
         raise ManifestError(f"{name} is a link that leaves the bundle")
     if not path.is_file():
         raise ManifestError(f"{bundle} lacks the file {name} that its manifest names; copy the whole folder again")
     return path
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is not a finite number")
+    return value
 
 
 def _fail(context: str, message: str) -> NoReturn:
@@ -344,7 +365,7 @@ def _integer(value: Any, context: str, low: int, high: int) -> int:
 
 
 def _number(value: Any, context: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value < float("inf"):
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         _fail(context, f"is {value!r}, not a positive number")
     return float(value)
 

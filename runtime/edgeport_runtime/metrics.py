@@ -42,7 +42,8 @@ def relative_l2(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> NDArray[
     """||logits - reference|| / ||reference|| a sample; infinite where either is not finite or the norm is 0."""
     reference = reference_BK.astype(np.float64)
     norm = np.linalg.norm(reference, axis=-1)
-    distance = np.linalg.norm(logits_BK.astype(np.float64) - reference, axis=-1)
+    with np.errstate(invalid="ignore"):  # infinity minus infinity: infinite below
+        distance = np.linalg.norm(logits_BK.astype(np.float64) - reference, axis=-1)
     is_valid = np.isfinite(distance) & np.isfinite(norm) & (norm > 0)
     result: NDArray[np.float64] = np.where(is_valid, distance / np.where(is_valid, norm, 1.0), np.inf)
     return result

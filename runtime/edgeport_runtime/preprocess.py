@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -15,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.images import MAX_PIXELS, ImageSource, load_image
+from edgeport_runtime.images import MAX_PIXELS, ImageSource, load_image, name_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,7 +120,7 @@ class PreprocessSpec:
         values = dict(data)
         for field in ("mean", "std"):
             if not isinstance(values[field], list) or not all(_is_number(v) for v in values[field]):
-                raise InputError(f"{field} is {values[field]!r}; give a list of numbers, one a channel")
+                raise InputError(f"{field} is {values[field]!r}; give a list of finite numbers, one a channel")
             values[field] = tuple(float(v) for v in values[field])
         return cls(**values)
 
@@ -158,7 +159,7 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
         InputError: as :func:`preprocess`.
     """
     image = load_image(source, "L" if spec.color == "grey" else "RGB")
-    pixels_HWC = np.asarray(_crop(_resize(image, spec), spec), dtype=np.uint8)
+    pixels_HWC = np.asarray(_crop(_resize(image, spec, name=name_of(source)), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]
     return pixels_HWC[:, :, ::-1] if spec.color == "bgr" else pixels_HWC
@@ -191,12 +192,12 @@ def _normalization_table(scale: Scale, mean: tuple[float, ...], std: tuple[float
     return (values - np.asarray(mean, np.float32)[:, np.newaxis]) / np.asarray(std, np.float32)[:, np.newaxis]
 
 
-def _resize(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+def _resize(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Image:
     width, height = image.size
     if spec.resize == "none":
         if (width, height) != (spec.image_size, spec.image_size):
             raise InputError(
-                f"the image is {width}x{height} pixels, but this model takes {spec.image_size}x{spec.image_size} "
+                f"{name} is {width}x{height} pixels, but this model takes {spec.image_size}x{spec.image_size} "
                 "without a resize; resize it first, or export with --resize shorter"
             )
         return image
@@ -208,7 +209,10 @@ def _resize(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     else:
         new_width, new_height = int(target * width / height), target
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
-        raise InputError(f"an image of {width}x{height} pixels is too narrow to be resized to {new_width}x{new_height}")
+        raise InputError(
+            f"{name}, of {width}x{height} pixels, is too narrow to be resized to {new_width}x{new_height}; "
+            f"at most {MAX_PIXELS:,} are accepted"
+        )
     # Pillow 13 chooses the order of the two passes by itself, and with it the pixels; networks were trained
     # on horizontal first, which two separate calls give on every version.
     resample = _FILTERS[spec.interpolation]
@@ -234,4 +238,4 @@ def _is_int(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max

@@ -1,0 +1,98 @@
+"""From a path to a loaded model: everything that is checked before the first prediction."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.manifest import (
+    CONTRACT_KEY,
+    Contract,
+    Manifest,
+    Variant,
+    bundle_file,
+    load_manifest,
+    sha256_of,
+)
+from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.session import Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["LoadedModel", "load_model"]
+
+
+class LoadedModel(NamedTuple):
+    """A session and what is known of it; manifest and variant are None for a lone ``.onnx``."""
+
+    session: Session
+    contract: Contract
+    manifest: Manifest | None
+    variant: Variant | None
+    device: str
+
+
+def load_model(path: Path, *, device: str, variant: str, threads: int | None) -> LoadedModel:
+    """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``."""
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
+    provider = resolve_device(device)
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
+    if path.is_dir():
+        manifest = load_manifest(path)
+        chosen = _choose(manifest, variant)
+        file = _verified_file(path, chosen)
+        session = Session(file, provider=provider, threads=threads)
+        _check_graph(session, manifest.contract, file)
+        return LoadedModel(session, manifest.contract, manifest, chosen, provider.device)
+    if variant != "auto":
+        raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+    session = Session(path, provider=provider, threads=threads)
+    contract = _embedded_contract(session, path)
+    _check_graph(session, contract, path)
+    return LoadedModel(session, contract, None, None, provider.device)
+
+
+def _choose(manifest: Manifest, name: str) -> Variant:
+    if name == "auto":
+        return manifest.variants[0]
+    for variant in manifest.variants:
+        if variant.name == name:
+            return variant
+    raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
+
+
+def _verified_file(bundle: Path, variant: Variant) -> Path:
+    file = bundle_file(bundle, variant.file)
+    if sha256_of(file) != variant.sha256:
+        raise ManifestError(
+            f"{variant.file} is not the file that was exported (its sha256 differs); copy the bundle again"
+        )
+    return file
+
+
+def _embedded_contract(session: Session, path: Path) -> Contract:
+    text = session.metadata.get(CONTRACT_KEY)
+    if text is None:
+        raise ManifestError(f"{path} was not written by EdgePort: its metadata has no {CONTRACT_KEY}")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: {CONTRACT_KEY} is not JSON: {error}") from None
+    return Contract.from_dict(data)
+
+
+def _check_graph(session: Session, contract: Contract, path: Path) -> None:
+    spec = contract.preprocess
+    wanted = [spec.num_channels, spec.image_size, spec.image_size]
+    is_batch_right = (
+        isinstance(session.input_shape[0], str) if contract.batch is None else session.input_shape[0] == contract.batch
+    )
+    if session.input_shape[1:] != wanted or not is_batch_right or session.output_shape[1:] != [contract.num_classes]:
+        raise ManifestError(
+            f"{path} maps {session.input_shape} to {session.output_shape}, which is not what the contract says: "
+            f"[{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to {contract.num_classes} classes"
+        )
