@@ -72,8 +72,12 @@ class ModelSpec:
         Raises:
             ValueError: if the architecture cannot take that size.
         """
-        return self.factory(
-            num_classes=self.num_classes if num_classes is None else num_classes,
-            in_channels=self.preprocess.num_channels if in_channels is None else in_channels,
-            image_size=self.preprocess.image_size if image_size is None else image_size,
-        )
+        sizes = {
+            "num_classes": self.num_classes if num_classes is None else num_classes,
+            "in_channels": self.preprocess.num_channels if in_channels is None else in_channels,
+            "image_size": self.preprocess.image_size if image_size is None else image_size,
+        }
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} is {size}; it is at least 1")
+        return self.factory(**sizes)

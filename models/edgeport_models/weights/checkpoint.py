@@ -68,11 +68,11 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
             raise WeightsError(
-                f"weights {path} holds Python objects besides tensors; nothing of it was run. "
+                f"weights {path} holds Python objects besides tensors, or is damaged; nothing of it was run. "
                 "Save model.state_dict() instead, or write .safetensors"
             ) from None
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged") from None
-    except (RuntimeError, OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything: struct.error, AssertionError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged ({reason})") from None
 
@@ -82,12 +82,23 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
         content = content[_WRAPPER_KEY]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"weights {path} holds no state dict; save model.state_dict()")
-    others = [str(key) for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    others = [str(key) for key, value in content.items() if not _is_plain(value)]
     if others:
         raise WeightsError(
-            f"weights {path} holds entries that are not tensors ({', '.join(others[:5])}); save model.state_dict()"
+            f"weights {path} holds entries that are not plain tensors ({', '.join(others[:5])}); "
+            "save model.state_dict()"
         )
     state = {str(key): value for key, value in content.items()}
     if all(key.startswith(_PARALLEL_PREFIX) for key in state):
         state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
     return state
+
+
+def _is_plain(value: Any) -> bool:
+    """A dense tensor that has its values: not sparse, nested, or saved from the meta device."""
+    return (
+        isinstance(value, torch.Tensor)
+        and value.layout is torch.strided
+        and not value.is_nested
+        and value.device.type == "cpu"
+    )

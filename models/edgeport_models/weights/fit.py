@@ -38,7 +38,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
         source: the file, for messages.
 
     Raises:
-        WeightsError: listing each key that is missing, unexpected, of another shape, or not finite.
+        WeightsError: listing each key that is missing, unexpected, of another shape, not floating-point, or not finite.
     """
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(_IGNORED_SUFFIX)}
     given = {key: value for key, value in state.items() if not key.endswith(_IGNORED_SUFFIX)}
@@ -55,6 +55,16 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
         counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
         lines = "".join(f"\n  {line}" for line in (*missing, *unexpected, *reshaped))
         raise WeightsError(f"weights {source} do not fit {name}: {counts}{hint}{lines}")
+    coded = [
+        f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
+        for key in wanted
+        if not given[key].is_floating_point()
+    ]
+    if coded:
+        raise WeightsError(
+            f"weights {source} are not floating-point numbers in: {', '.join(coded)}; "
+            "give the weights from before any quantization"
+        )
     values = {key: given[key].to(torch.float32) for key in wanted}
     broken = [key for key, value in values.items() if not torch.isfinite(value).all()]
     if broken:

@@ -15,7 +15,8 @@ def init_random(module: nn.Module, *, head: str, input_shape: tuple[int, int, in
 
     The weights stay as the module drew them. BatchNorm layers take the statistics of random inputs (without them the
     activations of deep networks grow beyond float32's useful range), and the head is scaled so that the logits of
-    those inputs have mean 0 and standard deviation 1 in each class.
+    those inputs have mean 0 and standard deviation 1 in each class, or less where a class hardly varies: dividing by
+    little would make rounding errors large.
 
     Args:
         module: changed in place, left in evaluation mode.

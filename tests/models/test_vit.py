@@ -1,0 +1,95 @@
+"""Vision Transformer: its encoder block against PyTorch's, and the properties of its tokens.
+
+The logits and the layout are compared with torchvision in ``tests/e2e``.
+Shapes: B batch, C channels, H W image, N tokens, D width, K classes.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from edgeport_models import ARCHITECTURES
+from edgeport_models.vit import VisionTransformer
+
+
+def small_vit() -> VisionTransformer:
+    """Two blocks of width 32, random in every parameter, in float64: differences are then differences of meaning."""
+    torch.manual_seed(0)
+    module = VisionTransformer(
+        patch_size=8, depth=2, width=32, num_heads=4, mlp_width=64, num_classes=5, in_channels=3, image_size=32
+    )
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module.double().eval()
+
+
+def permuted_patches(image_BCHW: torch.Tensor, side: int, order_N: torch.Tensor) -> torch.Tensor:
+    patches_BDN = nn.functional.unfold(image_BCHW, side, stride=side)
+    return nn.functional.fold(patches_BDN[..., order_N], image_BCHW.shape[-2:], side, stride=side)
+
+
+def test_encoder_block_equals_pytorch() -> None:
+    """PyTorch's layer with the norms first and GELU is the block of Dosovitskiy et al. 2021, Equations 2 and 3."""
+    block = small_vit().encoder.layers[0]
+    reference = nn.TransformerEncoderLayer(
+        32, 4, 64, dropout=0.0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+    )
+    names = {"ln_1": "norm1", "ln_2": "norm2", "self_attention": "self_attn", "mlp.0": "linear1", "mlp.3": "linear2"}
+    state = {}
+    for key, value in block.state_dict().items():
+        own = next(name for name in names if key.startswith(name))
+        state[key.replace(own, names[own])] = value
+    reference.load_state_dict(state, strict=True)
+    tokens_BND = torch.randn(2, 17, 32, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(block(tokens_BND), reference.double().eval()(tokens_BND))
+
+
+@pytest.mark.parametrize(("image_size", "num_tokens"), [(224, 197), (384, 577), (32, 5)])
+def test_one_token_a_patch_and_one_for_the_class(image_size: int, num_tokens: int) -> None:
+    with torch.device("meta"):
+        module = ARCHITECTURES["vit_ti_16"].build(image_size=image_size)
+    assert module.encoder.pos_embedding.shape == (1, num_tokens, 192)
+
+
+def test_position_embedding_alone_tells_patches_apart() -> None:
+    module = small_vit()
+    image_BCHW = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    moved_BCHW = permuted_patches(image_BCHW, 8, torch.randperm(16))
+    with torch.no_grad():
+        assert (module(image_BCHW) - module(moved_BCHW)).abs().max() > 1e-3
+        module.encoder.pos_embedding.zero_()
+        torch.testing.assert_close(module(image_BCHW), module(moved_BCHW))
+
+
+def test_tokens_are_the_class_token_then_the_patches_row_by_row() -> None:
+    module = small_vit()
+    image_BCHW = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    seen: list[torch.Tensor] = []
+    module.encoder.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        module(image_BCHW)
+        weight_DP = module.conv_proj.weight.flatten(1)
+        for row in range(4):
+            for column in range(4):
+                patch_BP = image_BCHW[:, :, 8 * row : 8 * row + 8, 8 * column : 8 * column + 8].flatten(1)
+                expected_BD = patch_BP @ weight_DP.T + module.conv_proj.bias
+                torch.testing.assert_close(seen[0][:, 1 + 4 * row + column], expected_BD)
+    assert torch.equal(seen[0][:, 0], module.class_token[0].expand(2, -1))
+
+
+def test_logits_come_from_the_class_token() -> None:
+    module = small_vit()
+    encoded: list[torch.Tensor] = []
+    module.encoder.register_forward_hook(lambda _module, _inputs, output: encoded.append(output))
+    with torch.no_grad():
+        logits_BK = module(torch.randn(2, 3, 32, 32, dtype=torch.float64))
+        torch.testing.assert_close(logits_BK, module.heads.head(encoded[0][:, 0]))
+
+
+@pytest.mark.parametrize("name", ["vit_ti_16", "vit_b_16"])
+def test_image_size_that_is_no_multiple_of_the_patch_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="image size 100 is not a multiple of the patch size 16"):
+        ARCHITECTURES[name].build(image_size=100)

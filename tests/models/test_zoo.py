@@ -1,0 +1,127 @@
+"""Every architecture of the zoo: its names, size, shapes, and the sizes it refuses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from edgeport_models import ALIASES, ARCHITECTURES, ModelSpec
+
+SPECS = {name: spec for name, spec in ARCHITECTURES.items() if name not in ALIASES}
+NAMES = sorted(SPECS)
+
+
+def output_shape(spec: ModelSpec, input_shape: tuple[int, int, int], **arguments: int) -> tuple[int, ...]:
+    """Shape of the logits of two images, found on the meta device: nothing is computed."""
+    with torch.device("meta"):
+        return tuple(spec.build(**arguments)(torch.empty(2, *input_shape)).shape)
+
+
+def test_names_that_users_rely_on_are_there() -> None:
+    assert {"lenet5", "resnet18", "resnet50", "resnet20", "resnet56", "vit_ti_16", "vit_b_16"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("mapping", [ARCHITECTURES, ALIASES], ids=["ARCHITECTURES", "ALIASES"])
+def test_mappings_are_read_only(mapping: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        mapping["other"] = ARCHITECTURES["lenet5"]
+
+
+def test_vit_is_another_name_of_vit_b_16() -> None:
+    assert ALIASES["vit"] == "vit_b_16"
+    assert ARCHITECTURES["vit"] is ARCHITECTURES["vit_b_16"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_spec_goes_by_the_name_it_is_found_under(name: str) -> None:
+    assert SPECS[name].name == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_number_of_parameters(name: str) -> None:
+    with torch.device("meta"):
+        module = SPECS[name].build()
+    assert sum(parameter.numel() for parameter in module.parameters()) == SPECS[name].num_params
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_shapes(name: str) -> None:
+    spec = SPECS[name]
+    assert output_shape(spec, spec.input_shape) == (2, spec.num_classes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_default_input_shape_is_that_of_the_input_contract(name: str) -> None:
+    spec = SPECS[name]
+    num_channels = 1 if spec.preprocess.color == "grey" else 3
+    assert spec.input_shape == (num_channels, spec.preprocess.image_size, spec.preprocess.image_size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("num_classes", [1, 7])
+def test_number_of_classes(name: str, num_classes: int) -> None:
+    spec = SPECS[name]
+    assert output_shape(spec, spec.input_shape, num_classes=num_classes) == (2, num_classes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_number_of_channels(name: str, in_channels: int) -> None:
+    spec = SPECS[name]
+    shape = (in_channels, *spec.input_shape[1:])
+    assert output_shape(spec, shape, in_channels=in_channels) == (2, spec.num_classes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("image_size", [64, 96])
+def test_image_size(name: str, image_size: int) -> None:
+    spec = SPECS[name]
+    assert output_shape(spec, (spec.input_shape[0], image_size, image_size), image_size=image_size) == (
+        2,
+        spec.num_classes,
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_head_is_the_last_linear_layer(name: str) -> None:
+    with torch.device("meta"):
+        module = SPECS[name].build()
+    linear = [key for key, child in module.named_modules() if isinstance(child, torch.nn.Linear)]
+    assert SPECS[name].head == linear[-1]
+    assert module.get_submodule(SPECS[name].head).weight.shape[0] == SPECS[name].num_classes
+
+
+SMALLEST = {
+    "lenet5": 16,
+    "resnet18": 32,
+    "resnet50": 32,
+    "resnet20": 4,
+    "resnet56": 4,
+    "vit_ti_16": 16,
+    "vit_b_16": 16,
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_smallest_image_size(name: str) -> None:
+    spec, smallest = SPECS[name], SMALLEST[name]
+    assert output_shape(spec, (spec.input_shape[0], smallest, smallest), image_size=smallest) == (2, spec.num_classes)
+    with pytest.raises(ValueError, match=f"image size {smallest - 1} is "):
+        spec.build(image_size=smallest - 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("argument", ["num_classes", "in_channels", "image_size"])
+@pytest.mark.parametrize("value", [0, -16])
+def test_sizes_below_one_are_refused(name: str, argument: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"{argument} is {value}; it is at least 1"):
+        SPECS[name].build(**{argument: value})
+
+
+@pytest.mark.parametrize("field", [{"num_classes": 0}, {"num_params": 0}, {"name": ""}, {"head": ""}])
+def test_incomplete_specification_is_refused(field: dict[str, object]) -> None:
+    spec = SPECS["lenet5"]
+    complete = {name: getattr(spec, name) for name in ModelSpec.__dataclass_fields__}
+    assert ModelSpec(**complete) == spec
+    with pytest.raises(ValueError, match="incomplete specification"):
+        ModelSpec(**complete | field)
