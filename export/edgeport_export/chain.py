@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageRe
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
+from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.providers import resolve_device
 from edgeport_runtime.session import Session
@@ -77,7 +77,7 @@ class Chain:
         Raises:
             ParityError: naming the stage and the node, if it departs or cannot run.
         """
-        digest = _digest(path)
+        digest = sha256_of(path)
         if digest in self._digests:
             earlier = next(s for s in self._stages if s.stage == self._digests[digest])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
@@ -147,8 +147,3 @@ def _verdict(report: StageReport) -> str:
         f"relative L2 {report.relative_l2:.2e} (at most {limits.relative_l2:.0e}), "
         f"top-1 agreement {report.top1_agreement:.1%} (at least {limits.top1_agreement:.1%}); no bundle was written"
     )
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

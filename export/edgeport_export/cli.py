@@ -95,21 +95,11 @@ def _export(args: argparse.Namespace) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
-    from rich.console import Console
-
     from edgeport_export.pipeline import export
-    from edgeport_export.report import print_result
+    from edgeport_export.report import print_result, stage_progress
 
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status("") as status:
-
-            def show(stage: str) -> None:
-                status.update(f"{config.architecture}: {stage}")
-
-            result = export(config, on_stage=show)
-    else:
-        result = export(config)
+    with stage_progress(config.architecture) as on_stage:
+        result = export(config, on_stage=on_stage)
     if args.json:
         json.dump({"bundle": str(result.path), "manifest": result.manifest.to_dict()}, sys.stdout, indent=2)
         sys.stdout.write("\n")

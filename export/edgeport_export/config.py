@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ import torch
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import fit_checkpoint, init_random, load_checkpoint, num_classes_of
 from edgeport_runtime.errors import ExportError, InputError
-from edgeport_runtime.manifest import Contract
+from edgeport_runtime.manifest import Contract, sha256_of
 from edgeport_runtime.preprocess import Color, Interpolation, PreprocessSpec, Resize, Scale
 
 if TYPE_CHECKING:
@@ -152,12 +151,12 @@ def resolve(config: ExportConfig) -> Subject:
         module = spec.build(num_classes=num_classes, in_channels=channels, image_size=size)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
-    if state is None:
+    if config.weights is None or state is None:
         init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
         fit_checkpoint(module, state, name=spec.name, source=str(config.weights))
-        weights = _describe_file(config.weights)
+        weights = {"source": "file", "file": config.weights.name, "sha256": sha256_of(config.weights)}
     contract = Contract(
         task="multiclass", num_classes=num_classes, labels=labels, batch=config.batch, preprocess=preprocess
     )
@@ -227,11 +226,3 @@ def _read_labels(path: Path) -> tuple[str, ...]:
         number = labels.index("") + 1 if labels else 1
         raise ExportError(f"labels {path}: line {number} is empty; give one label a line, in the order of the classes")
     return labels
-
-
-def _describe_file(path: Path | None) -> dict[str, Any]:
-    if path is None:
-        raise TypeError("no file to describe")
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"source": "file", "file": path.name, "sha256": digest}

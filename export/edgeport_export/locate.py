@@ -74,8 +74,9 @@ class _Recorder(torch.fx.Interpreter):
     def record(self, x_BCHW: torch.Tensor) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             self.run(x_BCHW)
-        (result,) = self.graph.output_node().args[0]
-        self._values[OUTPUT_NAME] = self._values[result.name]
+        # The graph's output carries a name of ours.
+        for node in self.graph.output_node().all_input_nodes:
+            self._values[OUTPUT_NAME] = self._values[node.name]
         return self._values
 
 

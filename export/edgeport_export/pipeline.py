@@ -18,9 +18,9 @@ from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
 from edgeport_export.simplify import simplify
 from edgeport_export.trace import trace
-from edgeport_runtime.classifier import Classifier, sha256_of
+from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant
+from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,37 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+import time
 from typing import TYPE_CHECKING
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from edgeport_models import ALIASES, ARCHITECTURES
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from edgeport_export.pipeline import ExportResult
 
-__all__ = ["print_architectures", "print_result"]
+__all__ = ["print_architectures", "print_result", "stage_progress"]
 
 _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lose figures
 
 
+@contextlib.contextmanager
+def stage_progress(title: str) -> Iterator[Callable[[str], None] | None]:
+    """Shows the running stage, and those done with their seconds, if standard error is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield None
+        return
+    running: list[tuple[str, float]] = []
+
+    def finish() -> None:
+        if running:
+            stage, start = running.pop()
+            console.print(f"{time.perf_counter() - start:6.1f} s  {stage}", highlight=False)
+
+    with console.status(f"{title} ...") as status:
+
+        def on_stage(stage: str) -> None:
+            finish()
+            running.append((stage, time.perf_counter()))
+            status.update(f"{title}: {stage} ...")
+
+        yield on_stage
+        finish()
+
+
 def print_result(result: ExportResult, output: Path) -> None:
     """The parity table, what a user must know of the weights, and what to run next."""
-    table = Table(title=f"{result.manifest.architecture['name']} against PyTorch float32")
-    for column in ("stage", "samples", "max abs", "relative L2", "cosine", "top-1 agreement", "KL"):
-        table.add_column(column, justify="left" if column == "stage" else "right")
+    table = Table(
+        title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
+    )
+    for column in ("stage", "inputs", "max abs", "rel. L2", "top-1", "KL"):
+        table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for stage in result.parity.stages:
         table.add_row(
             stage.stage if stage.same_bytes_as is None else f"{stage.stage} (= {stage.same_bytes_as})",
             str(stage.num_samples),
             f"{stage.max_abs:.1e}",
             f"{stage.relative_l2:.1e}",
-            f"{stage.cosine:.6f}",
             f"{stage.top1_agreement:.1%}",
             f"{stage.kl:.1e}",
         )
@@ -63,7 +93,7 @@ def print_architectures(*, as_json: bool) -> None:
         json.dump(rows, sys.stdout, indent=2)
         sys.stdout.write("\n")
         return
-    table = Table("name", "parameters", "input", "source")
+    table = Table("name", "parameters", "input", "source", box=SIMPLE_HEAD, pad_edge=False)
     table.columns[1].justify = "right"
     for spec in specs:
         names = ", ".join([spec.name, *aliases[spec.name]])
