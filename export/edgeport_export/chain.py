@@ -11,7 +11,6 @@ import torch
 
 from edgeport_export.locate import first_departure
 from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
-from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
 from edgeport_runtime.manifest import sha256_of
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from torch import nn
+
+    from edgeport_runtime.classifier import Classifier
 
 __all__ = ["Chain"]
 
@@ -71,8 +72,11 @@ class Chain:
         """Take the captured program, by which a failed stage's node is named."""
         self._program = program
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> None:
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
         """Run a graph on all batches and compare.
+
+        Returns:
+            The SHA-256 digest of the file.
 
         Raises:
             ParityError: naming the stage and the node, if it departs or cannot run.
@@ -81,7 +85,7 @@ class Chain:
         if digest in self._digests:
             earlier = next(s for s in self._stages if s.stage == self._digests[digest])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
-            return
+            return digest
         self._digests[digest] = stage
         try:
             session = Session(path, provider=resolve_device("cpu"), threads=None)
@@ -96,29 +100,37 @@ class Chain:
                 report=self.report,
             )
         self._judge(compare(stage, logits_BK, self.reference_BK, limits=limits), path, logits_BK)
+        return digest
 
-    def check_runtime(self, stage: str, bundle: Path, variant: str, *, limits: Limits = FLOAT32_LIMITS) -> None:
-        """Load the bundle as a user would, and compare its logits from image bytes.
+    def check_runtime(
+        self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
+    ) -> None:
+        """Compare the logits that a bundle's classifier gives from image bytes.
+
+        Args:
+            stage: its name.
+            classifier: the bundle, loaded as a user would.
+            bundle: its folder.
+            limits: what must be met.
 
         Raises:
             ParityError: naming the stage, and the preprocessing if the input itself departs.
         """
-        with Classifier.load(bundle, variant=variant, device="cpu") as classifier:
-            logits_BK, expected_BK = replay(classifier, bundle)
-            report = compare(stage, logits_BK, expected_BK, limits=limits)
-            self._stages.append(report)
-            if report.passed:
-                return
-            images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
-            for row, image in enumerate(images):
-                x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
-                batch, place = self._find(row)
-                if not np.allclose(x_CHW, batch[place], rtol=0, atol=1e-5):
-                    raise ParityError(
-                        f"stage {stage}: the preprocessing departs from PyTorch's arithmetic on {image}; "
-                        f"{_verdict(report)}",
-                        report=self.report,
-                    )
+        logits_BK, expected_BK = replay(classifier, bundle)
+        report = compare(stage, logits_BK, expected_BK, limits=limits)
+        self._stages.append(report)
+        if report.passed:
+            return
+        images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
+        for row, image in enumerate(images):
+            x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
+            batch, place = self._find(row)
+            if not np.allclose(x_CHW, batch[place], rtol=0, atol=1e-5):
+                raise ParityError(
+                    f"stage {stage}: the preprocessing departs from PyTorch's arithmetic on {image}; "
+                    f"{_verdict(report)}",
+                    report=self.report,
+                )
         raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
 
     def _judge(self, report: StageReport, path: Path, logits_BK: NDArray[np.float32]) -> None:

@@ -100,8 +100,8 @@ def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = Non
         measured = {}
         for variant in variants:
             tell(f"runtime {variant.name}")
-            chain.check_runtime(f"runtime {variant.name}", bundle, variant.name)
-            with Classifier.load(bundle, variant=variant.name) as classifier:
+            with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
+                chain.check_runtime(f"runtime {variant.name}", classifier, bundle)
                 measured[variant.name] = latency_ms(classifier)
         manifest = write(chain.report)
         measurements = {
@@ -157,14 +157,14 @@ def _write_variants(
         tell(f"variant {recipe.name}")
         path = bundle / f"model.{recipe.name}.onnx"
         recipe.make(simplified, path)
-        chain.check_graph(f"variant {recipe.name}", path)
+        digest = chain.check_graph(f"variant {recipe.name}", path)
         variant = Variant(
             name=recipe.name,
             file=path.name,
             precision=recipe.precision,
             scheme=recipe.scheme,
             opset=config.opset,
-            sha256=sha256_of(path),
+            sha256=digest,
             size_bytes=path.stat().st_size,
             tolerance=recipe.tolerance,
         )

@@ -51,9 +51,10 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
+    content = model.SerializeToString()
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(content)
     except onnx.checker.ValidationError as error:
         raise SimplifyError(f"the simplified graph is not valid ONNX: {error}") from error
-    onnx.save(model, path)
+    path.write_bytes(content)
     return changed

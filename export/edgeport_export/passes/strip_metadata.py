@@ -15,9 +15,10 @@ def strip_metadata(model: onnx.ModelProto) -> bool:
 
     The same network then gives the same bytes wherever it is exported.
     """
-    before = model.ByteSize()
+    is_changed = False
     graph = model.graph
     for holder in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        is_changed |= bool(holder.doc_string) or len(holder.metadata_props) > 0
         holder.ClearField("doc_string")
         del holder.metadata_props[:]
     taken = {node.name for node in graph.node}
@@ -25,4 +26,5 @@ def strip_metadata(model: onnx.ModelProto) -> bool:
         if not node.name:
             name = f"{node.op_type}_{i}"
             node.name = name if name not in taken else f"{name}_{node.output[0]}"
-    return bool(model.ByteSize() != before)
+            is_changed = True
+    return is_changed
