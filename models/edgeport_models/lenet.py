@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from edgeport_models.spec import ModelSpec
+from edgeport_models.spec import ModelSpec, check_size
 from edgeport_runtime.preprocess import PreprocessSpec
 
 __all__ = ["SPECS", "LeNet5"]
@@ -33,10 +33,9 @@ class LeNet5(nn.Module):
 
     def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
         super().__init__()
+        check_size(image_size, at_least=16)
         padding = 2 if image_size == _MNIST_SIZE else 0
         side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
-        if side < 1:
-            raise ValueError(f"image size {image_size} is too small for lenet5; use 16 or more")
         self.conv1 = nn.Conv2d(in_channels, 6, 5, padding=padding)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.pool = nn.AvgPool2d(2)

@@ -9,9 +9,10 @@ from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
-from edgeport_models.spec import IMAGENET, ModelSpec
+from edgeport_models.spec import IMAGENET, ModelSpec, check_size
 
 __all__ = ["SPECS", "CifarResNet", "ResNet"]
 
@@ -24,6 +25,7 @@ class _BasicBlock(nn.Module):
     """Two 3x3 convolutions and a shortcut (He et al. 2015, Figure 5 left)."""
 
     expansion = 1
+    has_shortcut = True
 
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -41,10 +43,21 @@ class _BasicBlock(nn.Module):
         return self.relu(out + shortcut)  # type: ignore[no-any-return]
 
 
+class _PlainBlock(_BasicBlock):
+    """The same two convolutions with nothing added (He et al. 2015, Figure 3 middle)."""
+
+    has_shortcut = False
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(x_BCHW)))
+        return self.relu(self.bn2(self.conv2(out)))  # type: ignore[no-any-return]
+
+
 class _Bottleneck(nn.Module):
     """1x1, 3x3 and 1x1 convolutions and a shortcut (He et al. 2015, Figure 5 right), the stride in the 3x3."""
 
     expansion = 4
+    has_shortcut = True
 
     def __init__(self, in_channels: int, channels: int, stride: int, shortcut: nn.Module | None) -> None:
         super().__init__()
@@ -81,7 +94,7 @@ class ResNet(nn.Module):
     """ResNet for ImageNet (He et al. 2015, Table 1, shortcuts of option B), in torchvision's state-dict layout.
 
     Args:
-        block: basic or bottleneck.
+        block: basic, bottleneck, or plain.
         depths: blocks in each of the four stages.
         num_classes: K.
         in_channels: C.
@@ -101,7 +114,7 @@ class ResNet(nn.Module):
         image_size: int,
     ) -> None:
         super().__init__()
-        _check_size(image_size, stride=32)
+        check_size(image_size, at_least=32)
         self.conv1 = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU(inplace=True)
@@ -120,7 +133,7 @@ class ResNet(nn.Module):
     ) -> tuple[nn.Sequential, int]:
         width = channels * block.expansion
         projection = None
-        if stride != 1 or in_channels != width:
+        if block.has_shortcut and (stride != 1 or in_channels != width):
             projection = nn.Sequential(_conv(in_channels, width, 1, stride), nn.BatchNorm2d(width))
         first = block(in_channels, channels, stride, projection)
         return nn.Sequential(first, *(block(width, channels, 1, None) for _ in range(depth - 1))), width
@@ -139,6 +152,7 @@ class CifarResNet(nn.Module):
     The state dict has the keys of the widespread pytorch_resnet_cifar10 checkpoints (``linear`` is the head).
 
     Args:
+        block: basic or plain.
         num_blocks: n, blocks in each of the three stages.
         num_classes: K.
         in_channels: C.
@@ -148,25 +162,27 @@ class CifarResNet(nn.Module):
         ValueError: if the image is smaller than the network's total stride.
     """
 
-    def __init__(self, *, num_blocks: int, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(
+        self, *, block: type[_BasicBlock], num_blocks: int, num_classes: int, in_channels: int, image_size: int
+    ) -> None:
         super().__init__()
-        _check_size(image_size, stride=4)
+        check_size(image_size, at_least=4)
         self.conv1 = _conv(in_channels, 16, 3)
         self.bn1 = nn.BatchNorm2d(16)
         self.relu = nn.ReLU(inplace=True)
-        self.layer1 = self._stage(16, 16, num_blocks)
-        self.layer2 = self._stage(16, 32, num_blocks)
-        self.layer3 = self._stage(32, 64, num_blocks)
+        self.layer1 = self._stage(block, 16, 16, num_blocks)
+        self.layer2 = self._stage(block, 16, 32, num_blocks)
+        self.layer3 = self._stage(block, 32, 64, num_blocks)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.linear = nn.Linear(64, num_classes)
         _init_convolutions(self)
 
     @staticmethod
-    def _stage(in_channels: int, channels: int, depth: int) -> nn.Sequential:
+    def _stage(block: type[_BasicBlock], in_channels: int, channels: int, depth: int) -> nn.Sequential:
         is_wider = in_channels != channels
-        shortcut = _PadShortcut(in_channels, channels) if is_wider else None
-        first = _BasicBlock(in_channels, channels, 2 if is_wider else 1, shortcut)
-        return nn.Sequential(first, *(_BasicBlock(channels, channels, 1, None) for _ in range(depth - 1)))
+        shortcut = _PadShortcut(in_channels, channels) if block.has_shortcut and is_wider else None
+        first = block(in_channels, channels, 2 if is_wider else 1, shortcut)
+        return nn.Sequential(first, *(block(channels, channels, 1, None) for _ in range(depth - 1)))
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Image (B, C, H, W) to logits (B, K)."""
@@ -177,22 +193,31 @@ class CifarResNet(nn.Module):
 
 
 # Branches start small so that depth does not amplify differences: Goyal et al. 2017, Section 5.1, start them at 0,
-# which would leave the branches untested in an export of random weights.
-_RESIDUAL_SCALE = 0.25
-
-
-def _check_size(image_size: int, *, stride: int) -> None:
-    if image_size < stride:
-        raise ValueError(f"image size {image_size} is smaller than the network's total stride {stride}")
+# which would leave the branches untested in an export of random weights. The sum over all blocks is bounded.
+_BRANCH_SCALE = 0.25
+_TOTAL_SCALE = 4.0
 
 
 def _init_convolutions(module: nn.Module) -> None:
     for child in module.modules():
         if isinstance(child, nn.Conv2d):
             nn.init.kaiming_normal_(child.weight, mode="fan_out", nonlinearity="relu")
-        if isinstance(child, _BasicBlock | _Bottleneck):
-            last_norm = child.bn3 if isinstance(child, _Bottleneck) else child.bn2
-            nn.init.constant_(last_norm.weight, _RESIDUAL_SCALE)
+    blocks = [child for child in module.modules() if isinstance(child, _BasicBlock | _Bottleneck)]
+    scale = min(_BRANCH_SCALE, _TOTAL_SCALE / len(blocks))
+    for block in blocks:
+        if isinstance(block, _PlainBlock):
+            _start_near_identity(block, scale / 2)  # half for each of the two convolutions
+        else:
+            last_norm = block.bn3 if isinstance(block, _Bottleneck) else block.bn2
+            nn.init.constant_(last_norm.weight, scale)
+
+
+def _start_near_identity(block: _PlainBlock, scale: float) -> None:
+    # Zagoruyko and Komodakis 2017, Section 3.1; otherwise 50 layers make 1% of float32's rounding (measured).
+    with torch.no_grad():
+        for convolution in (block.conv1, block.conv2):
+            identity = nn.init.dirac_(torch.empty_like(convolution.weight))
+            convolution.weight.mul_(scale).add_(identity)
 
 
 class _Variant(NamedTuple):
@@ -204,13 +229,26 @@ class _Variant(NamedTuple):
 
 _VARIANTS = (
     _Variant("resnet18", _BasicBlock, (2, 2, 2, 2), 11_689_512),
+    _Variant("resnet34", _BasicBlock, (3, 4, 6, 3), 21_797_672),
     _Variant("resnet50", _Bottleneck, (3, 4, 6, 3), 25_557_032),
+    _Variant("resnet101", _Bottleneck, (3, 4, 23, 3), 44_549_160),
+    _Variant("resnet152", _Bottleneck, (3, 8, 36, 3), 60_192_808),
+    _Variant("plain18", _PlainBlock, (2, 2, 2, 2), 11_515_688),
+    _Variant("plain34", _PlainBlock, (3, 4, 6, 3), 21_623_848),
 )
 
 _CIFAR = replace(IMAGENET, image_size=32, resize_size=32)
 
-# name, n of He et al. 2015, Section 4.2, parameters
-_CIFAR_VARIANTS = (("resnet20", 3, 269_722), ("resnet56", 9, 853_018))
+# name, block, n of He et al. 2015, Section 4.2, parameters
+_CIFAR_VARIANTS = (
+    ("resnet20", _BasicBlock, 3, 269_722),
+    ("resnet32", _BasicBlock, 5, 464_154),
+    ("resnet44", _BasicBlock, 7, 658_586),
+    ("resnet56", _BasicBlock, 9, 853_018),
+    ("resnet110", _BasicBlock, 18, 1_727_962),
+    ("plain20", _PlainBlock, 3, 269_722),
+    ("plain56", _PlainBlock, 9, 853_018),
+)
 
 SPECS = tuple(
     ModelSpec(
@@ -226,12 +264,12 @@ SPECS = tuple(
 ) + tuple(
     ModelSpec(
         name=name,
-        factory=partial(CifarResNet, num_blocks=num_blocks),
+        factory=partial(CifarResNet, block=block, num_blocks=num_blocks),
         num_classes=10,
         preprocess=_CIFAR,
         head="linear",
         num_params=num_params,
         source="He et al. 2015, Section 4.2",
     )
-    for name, num_blocks, num_params in _CIFAR_VARIANTS
+    for name, block, num_blocks, num_params in _CIFAR_VARIANTS
 )

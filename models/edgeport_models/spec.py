@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-__all__ = ["IMAGENET", "ModelSpec"]
+__all__ = ["IMAGENET", "ModelSpec", "check_size"]
 
 IMAGENET = PreprocessSpec(
     color="rgb",
@@ -81,3 +81,9 @@ class ModelSpec:
             if size < 1:
                 raise ValueError(f"{name} is {size}; it is at least 1")
         return self.factory(**sizes)
+
+
+def check_size(image_size: int, *, at_least: int) -> None:
+    """Raise ValueError if an image of that side, in pixels, is too small for a network."""
+    if image_size < at_least:
+        raise ValueError(f"image size {image_size} is too small for this network; use {at_least} or more")

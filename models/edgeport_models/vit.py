@@ -109,10 +109,14 @@ class _Variant(NamedTuple):
     source: str
 
 
-# Widths and depths: Dosovitskiy et al. 2021, Table 1; Ti: Touvron et al. 2021 (DeiT), Table 1.
+# Widths and depths: Dosovitskiy et al. 2021, Table 1; Ti and S: Touvron et al. 2021 (DeiT), Table 1.
 _VARIANTS = (
     _Variant("vit_ti_16", 16, 12, 192, 3, 768, 5_717_416, "Touvron et al. 2021, Table 1"),
+    _Variant("vit_s_16", 16, 12, 384, 6, 1536, 22_050_664, "Touvron et al. 2021, Table 1"),
     _Variant("vit_b_16", 16, 12, 768, 12, 3072, 86_567_656, "Dosovitskiy et al. 2021, Table 1"),
+    _Variant("vit_b_32", 32, 12, 768, 12, 3072, 88_224_232, "Dosovitskiy et al. 2021, Table 1"),
+    _Variant("vit_l_16", 16, 24, 1024, 16, 4096, 304_326_632, "Dosovitskiy et al. 2021, Table 1"),
+    _Variant("vit_l_32", 32, 24, 1024, 16, 4096, 306_535_400, "Dosovitskiy et al. 2021, Table 1"),
 )
 
 

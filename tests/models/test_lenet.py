@@ -66,5 +66,5 @@ def test_mnist_size_shares_the_weights_of_the_padded_image() -> None:
 
 @pytest.mark.parametrize("image_size", [1, 5, 12, 15])
 def test_too_small_an_image_is_refused(image_size: int) -> None:
-    with pytest.raises(ValueError, match=f"image size {image_size} is too small for lenet5; use 16 or more"):
+    with pytest.raises(ValueError, match=f"image size {image_size} is too small for this network; use 16 or more"):
         SPEC.build(image_size=image_size)

@@ -20,8 +20,13 @@ from edgeport_runtime.metrics import relative_l2
 if TYPE_CHECKING:
     from edgeport_models import ModelSpec
 
-# vit_b_16 is vit_ti_16 made wider: it would take most of the time and show nothing new.
-SPECS = {name: spec for name, spec in ARCHITECTURES.items() if spec.name != "vit_b_16"}
+# Those of over 30 million parameters are others made wider or deeper: they would take most of the time and show nothing
+# new, but for AlexNet.
+SPECS = {
+    name: spec
+    for name, spec in ARCHITECTURES.items()
+    if name == spec.name and (spec.num_params < 30e6 or name.startswith("alexnet"))
+}
 
 
 def draw(spec: ModelSpec, *, seed: int, image_size: int | None = None) -> nn.Module:
@@ -40,7 +45,7 @@ def is_same(first: nn.Module, second: nn.Module) -> bool:
 
 @pytest.mark.parametrize("name", SPECS)
 def test_the_seed_decides_the_weights(name: str) -> None:
-    first, again, other = (draw(SPECS[name], seed=seed, image_size=64) for seed in (5, 5, 6))
+    first, again, other = (draw(SPECS[name], seed=seed, image_size=96) for seed in (5, 5, 6))
     assert is_same(first, again)
     assert not is_same(first, other)
 

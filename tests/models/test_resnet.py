@@ -6,6 +6,7 @@ Shapes: B batch, C channels, H W image.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
 
 TRAINED = {"resnet20": "weights/resnet20-12fca82f.th", "resnet56": "weights/resnet56-4bfd9763.th"}
 
+DEPTHS = {name: int(name[-3:].lstrip("tnai")) for name in ARCHITECTURES if re.fullmatch(r"(resnet|plain)\d+", name)}
 
-@pytest.mark.parametrize(("name", "depth"), [("resnet18", 18), ("resnet50", 50), ("resnet20", 20), ("resnet56", 56)])
+
+@pytest.mark.parametrize(("name", "depth"), DEPTHS.items())
 def test_depth_is_the_number_in_the_name(name: str, depth: int) -> None:
     """Convolutions and linear layers, shortcut projections left out (He et al. 2015, Table 1 and Section 4.2)."""
     with torch.device("meta"):
@@ -33,10 +36,34 @@ def test_depth_is_the_number_in_the_name(name: str, depth: int) -> None:
     assert len([key for key in layers if "downsample" not in key]) == depth
 
 
-@pytest.mark.parametrize(("name", "num_params"), [("resnet20", 0.27e6), ("resnet56", 0.85e6)])
+@pytest.mark.parametrize(
+    ("name", "num_params"),
+    [("resnet20", 0.27e6), ("resnet32", 0.46e6), ("resnet44", 0.66e6), ("resnet56", 0.85e6), ("resnet110", 1.7e6)],
+)
 def test_cifar_parameters_are_those_of_the_paper(name: str, num_params: float) -> None:
     """He et al. 2015, Table 6, in two digits."""
-    assert round(ARCHITECTURES[name].num_params, -4) == num_params
+    assert float(f"{ARCHITECTURES[name].num_params:.2g}") == num_params
+
+
+@pytest.mark.parametrize(
+    ("plain", "residual"),
+    [("plain18", "resnet18"), ("plain34", "resnet34"), ("plain20", "resnet20"), ("plain56", "resnet56")],
+)
+def test_plain_network_is_the_residual_one_without_shortcuts(plain: str, residual: str) -> None:
+    with torch.device("meta"):
+        own = {key: value.shape for key, value in ARCHITECTURES[plain].build().state_dict().items()}
+        other = ARCHITECTURES[residual].build().state_dict()
+    assert own == {key: value.shape for key, value in other.items() if "downsample" not in key}
+
+
+def test_plain_block_adds_nothing() -> None:
+    """With its last norm at zero, a residual block gives its input and a plain one gives zero."""
+    x_BCHW = torch.rand(2, 16, 8, 8)
+    for name, expected in (("resnet20", x_BCHW), ("plain20", torch.zeros_like(x_BCHW))):
+        block = ARCHITECTURES[name].build().eval().layer1[1]
+        nn.init.zeros_(block.bn2.weight)
+        with torch.no_grad():
+            torch.testing.assert_close(block(x_BCHW), expected, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -130,6 +157,6 @@ def test_weights_do_not_depend_on_the_image_size(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "stride"), [("resnet18", 32), ("resnet50", 32), ("resnet20", 4), ("resnet56", 4)])
 def test_total_stride_is_the_smallest_image_size(name: str, stride: int) -> None:
-    message = f"image size {stride - 1} is smaller than the network's total stride {stride}"
+    message = f"image size {stride - 1} is too small for this network; use {stride} or more"
     with pytest.raises(ValueError, match=message):
         ARCHITECTURES[name].build(image_size=stride - 1)

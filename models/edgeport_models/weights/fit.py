@@ -50,7 +50,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
         if key in given and given[key].shape != wanted[key].shape
     ]
     if missing or unexpected or reshaped:
-        fitting = _architectures_with(set(given))
+        fitting = _architectures_with(given)
         hint = f"; these keys are those of {', '.join(fitting)}" if fitting and (missing or unexpected) else ""
         counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
         lines = "".join(f"\n  {line}" for line in (*missing, *unexpected, *reshaped))
@@ -72,11 +72,16 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
     module.load_state_dict(values, strict=False)
 
 
-def _architectures_with(keys: set[str]) -> list[str]:
+def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:
+    """Architectures that have just these keys and shapes, the number of classes aside."""
     found = []
     with torch.device("meta"):
         for name, spec in ARCHITECTURES.items():
-            own = {key for key in spec.build().state_dict() if not key.endswith(_IGNORED_SUFFIX)}
-            if name not in ALIASES and own == keys:
+            if name in ALIASES:
+                continue
+            num_classes = num_classes_of(given, spec)
+            own = spec.build(num_classes=num_classes).state_dict()
+            shapes = {key: value.shape for key, value in own.items() if not key.endswith(_IGNORED_SUFFIX)}
+            if shapes == {key: value.shape for key, value in given.items()}:
                 found.append(name)
     return found
