@@ -155,8 +155,11 @@ def resolve(config: ExportConfig) -> Subject:
         init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
-        fit_checkpoint(module, state, name=spec.name, source=str(config.weights))
+        dropped = fit_checkpoint(module, state, spec=spec, source=str(config.weights))
         weights = {"source": "file", "file": config.weights.name, "sha256": sha256_of(config.weights)}
+        if dropped:
+            heads = sorted({key.partition(".")[0] for key in dropped})
+            weights["note"] = f"left out of the graph, for training only: {', '.join(heads)}"
     contract = Contract(
         task="multiclass", num_classes=num_classes, labels=labels, batch=config.batch, preprocess=preprocess
     )

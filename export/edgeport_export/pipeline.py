@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig, Subject
     from edgeport_export.inputs import GoldenFile
     from edgeport_export.parity import ParityReport
+    from edgeport_export.trace import Traced
 
 __all__ = ["ExportResult", "export"]
 
@@ -89,7 +90,8 @@ def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = Non
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         chain = Chain(subject.module, make_batches(_inputs(files, subject), subject.contract, seed=config.seed))
         golden = _write_golden(bundle, files, chain.reference_BK)
-        variants = _write_variants(subject, config, chain, work=work, bundle=bundle, tell=tell)
+        traced = _trace(subject, config, chain, work=work, tell=tell)
+        variants = _write_variants(traced, subject, config, chain, bundle=bundle, tell=tell)
 
         def write(parity: ParityReport) -> Manifest:
             manifest = _manifest(subject, config, golden=golden, variants=variants, parity=parity)
@@ -110,6 +112,7 @@ def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = Non
             "export": {
                 "seconds": round(time.perf_counter() - start, 3),
                 "peak_memory_bytes": peak_memory_bytes(),
+                "num_nodes_traced": len(traced.op_types),
             },
         }
         _write_json(bundle / "measurements.json", measurements)
@@ -139,16 +142,26 @@ def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[n
     return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
 
 
-def _write_variants(
-    subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, bundle: Path, tell: Callable[[str], None]
-) -> tuple[Variant, ...]:
+def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, tell: Callable[[str], None]) -> Traced:
     tell("trace")
     traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
     chain.follow(traced.program)
     tell("exported")
     chain.check_graph("exported", traced.path)
+    return traced
+
+
+def _write_variants(
+    traced: Traced,
+    subject: Subject,
+    config: ExportConfig,
+    chain: Chain,
+    *,
+    bundle: Path,
+    tell: Callable[[str], None],
+) -> tuple[Variant, ...]:
     tell("simplify")
-    simplified = work / "simplified.onnx"
+    simplified = traced.path.with_name("simplified.onnx")
     simplify(traced, subject.contract, simplified)
     tell("simplified")
     chain.check_graph("simplified", simplified)

@@ -35,12 +35,12 @@ class Traced:
     Attributes:
         path: the ``.onnx`` file, its weights beside it.
         program: what PyTorch captured; its node names are the graph's value names.
-        op_types: operators in the graph.
+        op_types: operator of every node of the graph.
     """
 
     path: Path
     program: torch.export.ExportedProgram
-    op_types: frozenset[str]
+    op_types: tuple[str, ...]
 
 
 def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> Traced:
@@ -86,7 +86,7 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
             program.save(path, external_data=True)
         except OSError as error:  # numpy writes the weights, and its error lacks the system's reason
             raise ExportError(f"cannot write the traced graph beside the output (disk full?): {error}") from error
-    op_types = frozenset(node.op_type for node in program.model.graph.all_nodes())
+    op_types = tuple(node.op_type for node in program.model.graph.all_nodes())
     return Traced(path=path, program=program.exported_program, op_types=op_types)
 
 

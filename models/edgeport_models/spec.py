@@ -39,6 +39,8 @@ class ModelSpec:
         head: name of the last linear layer; its weight has one row a class.
         num_params: number of parameters at the default size.
         source: paper and table.
+        training_only: prefixes of keys that checkpoints may hold and the evaluated network does not use, such as
+            those of auxiliary heads.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     head: str
     num_params: int
     source: str
+    training_only: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.num_classes < 1 or self.num_params < 1 or not self.name or not self.head:

@@ -10,11 +10,13 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
 
 __all__ = ["SPECS", "VGG"]
 
 _WIDTHS = (64, 128, 256, 512, 512)
+_NOISE = 0.25
 
 
 class VGG(nn.Module):
@@ -41,7 +43,7 @@ class VGG(nn.Module):
         for depth, stage_width in zip(depths, _WIDTHS, strict=True):
             for _ in range(depth):
                 convolution = nn.Conv2d(width, stage_width, 3, padding=1)
-                nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+                start_near_identity(convolution, scale=_NOISE)
                 layers.append(convolution)
                 if has_norm:
                     layers.append(nn.BatchNorm2d(stage_width))

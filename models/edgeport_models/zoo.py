@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeport_models import alexnet, lenet, resnet, vgg, vit
+from edgeport_models import alexnet, googlenet, lenet, resnet, vgg, vit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["ALIASES", "ARCHITECTURES"]
 
 ALIASES: Mapping[str, str] = MappingProxyType(
-    {"lenet": "lenet5", "vgg": "vgg16", "resnet": "resnet50", "vit": "vit_b_16"}
+    {"lenet": "lenet5", "vgg": "vgg16", "inception": "googlenet", "resnet": "resnet50", "vit": "vit_b_16"}
 )
 """Friendly names, and the architecture that each stands for."""
 
-_SPECS = {spec.name: spec for family in (lenet, alexnet, vgg, resnet, vit) for spec in family.SPECS}
+_SPECS = {spec.name: spec for family in (lenet, alexnet, vgg, googlenet, resnet, vit) for spec in family.SPECS}
 
 ARCHITECTURES: Mapping[str, ModelSpec] = MappingProxyType(
     _SPECS | {alias: _SPECS[name] for alias, name in ALIASES.items()}

@@ -143,7 +143,7 @@ def _info(args: argparse.Namespace) -> int:
     print(
         f"architecture   {architecture['name']} ({architecture['num_params']:,} parameters; {architecture['source']})"
     )
-    print(f"weights        {weights.get('note') or weights.get('file')}")
+    print("weights        " + "; ".join(str(weights[key]) for key in ("file", "note") if key in weights))
     _print_contract(contract.to_dict())
     for variant in manifest.variants:
         print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.size_bytes:,} bytes")

@@ -18,10 +18,17 @@ from torch import nn
 
 models = tvshim.torchvision.models
 
-SUFFIXES = {"resnet18": ".pth", "resnet50": ".safetensors", "vit_b_16": ".safetensors"}
+SUFFIXES = {
+    "resnet18": ".pth",
+    "resnet50": ".safetensors",
+    "vit_b_16": ".safetensors",
+    "alexnet": ".pth",
+    "vgg11_bn": ".safetensors",
+    "googlenet": ".pth",
+}
 
 
-def randomize_resnet(model: nn.Module, x_BCHW: torch.Tensor) -> None:
+def randomize_norms(model: nn.Module, x_BCHW: torch.Tensor) -> None:
     """Random statistics and affine weights in every norm, near those of the input so that rounding is not amplified."""
     norms = {name: module for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)}
     last_in_block = {
@@ -39,10 +46,25 @@ def randomize_resnet(model: nn.Module, x_BCHW: torch.Tensor) -> None:
     for norm in norms.values():
         norm.running_mean += 0.1 * norm.running_var.sqrt() * torch.randn_like(norm.running_mean)
         norm.running_var *= torch.empty_like(norm.running_var).uniform_(0.8, 1.25)
-    nn.init.normal_(model.fc.weight, std=0.1)
-    # Most of what the images' logits share goes, so that top-1 is not the same for all of them.
     model.eval()
-    model.fc.bias -= 0.7 * model(x_BCHW).mean(dim=0)
+
+
+def calm_convolutions(model: nn.Module) -> None:
+    """The identity and some noise: 22 layers of noise alone amplify float32's rounding beyond 1e-5 of the logits."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+            module.weight *= 0.25
+            module.weight += nn.init.dirac_(torch.empty_like(module.weight))
+
+
+def randomize_head(model: nn.Module, x_BCHW: torch.Tensor) -> None:
+    """Logits of order 1, most of what the images share gone, so that top-1 is not the same for all of them."""
+    head = [module for name, module in model.named_modules() if isinstance(module, nn.Linear) and "aux" not in name][-1]
+    logits_BK = model.eval()(x_BCHW)
+    head.weight /= logits_BK.std(dim=0).mean()
+    head.bias.zero_()
+    head.bias -= 0.7 * model(x_BCHW).mean(dim=0)
 
 
 def randomize_vit(model: nn.Module) -> None:
@@ -69,15 +91,21 @@ def colour_blocks(num_images: int) -> torch.Tensor:
 def main(folder: Path) -> None:
     for name, suffix in SUFFIXES.items():
         torch.manual_seed(0)
-        model = getattr(models, name)(weights=None)
+        options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
+        model = getattr(models, name)(weights=None, **options)
         own = {key: value.clone() for key, value in model.state_dict().items()}
-        model.load_state_dict(torch.load(folder / f"{name}.edgeport.pth", weights_only=True), strict=True)
+        ours = torch.load(folder / f"{name}.edgeport.pth", weights_only=True)
+        auxiliary = {key: value for key, value in own.items() if key.startswith(("aux1.", "aux2."))}
+        model.load_state_dict(ours | auxiliary, strict=True)
         model.load_state_dict(own)
         with torch.no_grad():
-            if name.startswith("resnet"):
-                randomize_resnet(model, colour_blocks(8))
-            else:
+            if name == "vit_b_16":
                 randomize_vit(model)
+            else:
+                if name == "googlenet":
+                    calm_convolutions(model)
+                randomize_norms(model, colour_blocks(8))
+                randomize_head(model, colour_blocks(8))
             x_BCHW = colour_blocks(4)
             logits_BK = model.eval()(x_BCHW)
         if suffix == ".pth":

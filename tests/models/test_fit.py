@@ -20,7 +20,7 @@ def state() -> State:
 
 def fit(state: State, name: str = "lenet5") -> torch.nn.Module:
     module = ARCHITECTURES[name].build()
-    fit_checkpoint(module, state, name=name, source="given.pth")
+    fit_checkpoint(module, state, spec=ARCHITECTURES[name], source="given.pth")
     return module
 
 
@@ -29,7 +29,7 @@ def refusal(state: State, name: str = "lenet5") -> list[str]:
     module = ARCHITECTURES[name].build()
     before = {key: value.clone() for key, value in module.state_dict().items()}
     with pytest.raises(WeightsError) as caught:
-        fit_checkpoint(module, state, name=name, source="given.pth")
+        fit_checkpoint(module, state, spec=ARCHITECTURES[name], source="given.pth")
     assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
     return str(caught.value).splitlines()
 
@@ -169,3 +169,14 @@ def test_number_of_classes_is_that_of_the_head(name: str) -> None:
 @pytest.mark.parametrize("state", [{}, {"fc.weight": torch.ones(3, 84)}, {"fc3.weight": torch.ones(3)}])
 def test_number_of_classes_is_unknown_without_a_head(state: State) -> None:
     assert num_classes_of(state, ARCHITECTURES["lenet5"]) is None
+
+
+def test_heads_for_training_only_are_left_out_and_told() -> None:
+    spec = ARCHITECTURES["googlenet"]
+    module = spec.build()
+    auxiliary = {"aux1.fc2.weight": torch.zeros(2, 2), "aux2.conv.bn.num_batches_tracked": torch.zeros(())}
+    dropped = fit_checkpoint(module, module.state_dict() | auxiliary, spec=spec, source="given.pth")
+    assert dropped == list(auxiliary)
+    assert fit_checkpoint(module, module.state_dict(), spec=spec, source="given.pth") == []
+    lines = refusal(ARCHITECTURES["resnet18"].build().state_dict() | auxiliary, "resnet18")
+    assert lines[1:] == ["  unexpected: aux1.fc2.weight (2, 2)"]

@@ -64,11 +64,11 @@ def test_logits_are_fit_for_a_comparison(name: str) -> None:
         logits_BK = module(x_BCHW).numpy()
         exact_BK = module.double()(x_BCHW.double()).numpy()
     assert np.isfinite(logits_BK).all()
-    # Measured over 3 seeds of each architecture: 0.50 to 1.40.
+    # Measured over 2 seeds of each architecture: 0.35 (alexnet) to 2.36 (plain56).
     assert 0.25 < logits_BK.std() < 3
-    # Measured: neighbours differ by 0.36 of their norm or more.
+    # Measured: neighbours differ by 0.70 of their norm or more.
     assert all(relative_l2(one, other) > 0.1 for one, other in pairwise(logits_BK))
-    # Measured: 5e-7 (lenet5) to 4.6e-6 (resnet50). An export allows 1e-5.
+    # Measured: 5.5e-7 (lenet5) to 5.0e-6 (plain56). An export allows 1e-5.
     assert relative_l2(logits_BK, exact_BK).max() < 1e-5
 
 

@@ -82,7 +82,7 @@ def test_trained_cifar_checkpoint_loads_strictly(name: str, shared: Callable[[st
 def test_trained_cifar_checkpoint_classifies(name: str, shared: Callable[[str], Path]) -> None:
     spec = ARCHITECTURES[name]
     module = spec.build().eval()
-    fit_checkpoint(module, load_checkpoint(shared(TRAINED[name])), name=name, source="trained")
+    fit_checkpoint(module, load_checkpoint(shared(TRAINED[name])), spec=spec, source="trained")
     folders = sorted(path for path in shared("data/cifar10/test").iterdir() if path.is_dir())
     files = [(file, index) for index, folder in enumerate(folders) for file in sorted(folder.iterdir())[:10]]
     pixels_BHWC = np.stack([np.asarray(Image.open(file).convert("RGB")) for file, _ in files])
@@ -142,7 +142,9 @@ def written_out(state: dict[str, torch.Tensor], x_BCHW: torch.Tensor, *, num_blo
 
 def test_cifar_logits_follow_the_definition(shared: Callable[[str], Path]) -> None:
     module = ARCHITECTURES["resnet20"].build()
-    fit_checkpoint(module, load_checkpoint(shared(TRAINED["resnet20"])), name="resnet20", source="trained")
+    fit_checkpoint(
+        module, load_checkpoint(shared(TRAINED["resnet20"])), spec=ARCHITECTURES["resnet20"], source="trained"
+    )
     module.double().eval()
     x_BCHW = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

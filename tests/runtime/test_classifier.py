@@ -43,8 +43,9 @@ def _inputs(num: int) -> NDArray[np.float32]:
 
 
 def test_predictions_are_pytorchs(resnet20: ExportResult, shared: Callable[[str], Path]) -> None:
-    module = ARCHITECTURES["resnet20"].build()
-    fit_checkpoint(module, load_checkpoint(shared("weights/resnet20-12fca82f.th")), name="resnet20", source="")
+    spec = ARCHITECTURES["resnet20"]
+    module = spec.build()
+    fit_checkpoint(module, load_checkpoint(shared("weights/resnet20-12fca82f.th")), spec=spec, source="")
     module.eval()
     labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
     paths = sorted(shared("data/cifar10/test").rglob("*.png"))[::50]

@@ -28,20 +28,24 @@ def num_classes_of(state: Mapping[str, torch.Tensor], spec: ModelSpec) -> int | 
     return None if weight is None or weight.ndim != 2 else weight.shape[0]
 
 
-def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, source: str) -> None:
+def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec: ModelSpec, source: str) -> list[str]:
     """Copy a state dict into a module, in float32.
 
     Args:
         module: receives the values.
         state: key to tensor, as :func:`~edgeport_models.weights.load_checkpoint` gives.
-        name: the architecture, for messages.
+        spec: the module's architecture.
         source: the file, for messages.
+
+    Returns:
+        The keys that were left out because only training uses them (``spec.training_only``).
 
     Raises:
         WeightsError: listing each key that is missing, unexpected, of another shape, not floating-point, or not finite.
     """
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(_IGNORED_SUFFIX)}
-    given = {key: value for key, value in state.items() if not key.endswith(_IGNORED_SUFFIX)}
+    dropped = [key for key in state if key.startswith(spec.training_only) and key not in wanted]
+    given = {k: v for k, v in state.items() if not k.endswith(_IGNORED_SUFFIX) and k not in dropped}
     missing = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
     unexpected = [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
     reshaped = [
@@ -54,7 +58,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
         hint = f"; these keys are those of {', '.join(fitting)}" if fitting and (missing or unexpected) else ""
         counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
         lines = "".join(f"\n  {line}" for line in (*missing, *unexpected, *reshaped))
-        raise WeightsError(f"weights {source} do not fit {name}: {counts}{hint}{lines}")
+        raise WeightsError(f"weights {source} do not fit {spec.name}: {counts}{hint}{lines}")
     coded = [
         f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
         for key in wanted
@@ -70,6 +74,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, name
     if broken:
         raise WeightsError(f"weights {source} hold NaN or infinite values in: {', '.join(broken)}")
     module.load_state_dict(values, strict=False)
+    return dropped
 
 
 def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:

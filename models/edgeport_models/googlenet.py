@@ -1,0 +1,142 @@
+"""GoogLeNet (Szegedy et al. 2015) in torchvision's form and state-dict layout, and its Inception module.
+
+torchvision follows the authors' later form: BatchNorm after each convolution, 3x3 in the place of the 5x5.
+Shapes: B batch, C channels, H W image, K classes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from edgeport_models.initialization import start_near_identity
+from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+
+__all__ = ["SPECS", "GoogLeNet"]
+
+_NOISE = 0.25
+
+
+class _ConvBlock(nn.Module):
+    """Convolution, BatchNorm, ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
+        super().__init__()
+        padding = kernel_size // 2
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=padding, bias=False)
+        start_near_identity(self.conv, scale=_NOISE)
+        self.bn = nn.BatchNorm2d(out_channels, eps=0.001)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        return torch.relu(self.bn(self.conv(x_BCHW)))
+
+
+class _Widths(NamedTuple):
+    """Channels of an Inception module (Szegedy et al. 2015, Table 1): each branch, and the 1x1 reduction before it."""
+
+    one: int
+    three_reduce: int
+    three: int
+    five_reduce: int
+    five: int
+    pool: int
+
+    @property
+    def total(self) -> int:
+        return self.one + self.three + self.five + self.pool
+
+
+class _Inception(nn.Module):
+    """Four branches side by side, joined by channel (Szegedy et al. 2015, Figure 2b)."""
+
+    def __init__(self, in_channels: int, widths: _Widths) -> None:
+        super().__init__()
+        self.branch1 = _ConvBlock(in_channels, widths.one, 1)
+        self.branch2 = nn.Sequential(
+            _ConvBlock(in_channels, widths.three_reduce, 1), _ConvBlock(widths.three_reduce, widths.three, 3)
+        )
+        # 3x3 where the paper has 5x5: so are torchvision's weights.
+        self.branch3 = nn.Sequential(
+            _ConvBlock(in_channels, widths.five_reduce, 1), _ConvBlock(widths.five_reduce, widths.five, 3)
+        )
+        self.branch4 = nn.Sequential(
+            nn.MaxPool2d(3, stride=1, padding=1, ceil_mode=True), _ConvBlock(in_channels, widths.pool, 1)
+        )
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        branches = (self.branch1, self.branch2, self.branch3, self.branch4)
+        return torch.cat([branch(x_BCHW) for branch in branches], dim=1)
+
+
+# Szegedy et al. 2015, Table 1.
+_MODULES = {
+    "3a": _Widths(64, 96, 128, 16, 32, 32),
+    "3b": _Widths(128, 128, 192, 32, 96, 64),
+    "4a": _Widths(192, 96, 208, 16, 48, 64),
+    "4b": _Widths(160, 112, 224, 24, 64, 64),
+    "4c": _Widths(128, 128, 256, 24, 64, 64),
+    "4d": _Widths(112, 144, 288, 32, 64, 64),
+    "4e": _Widths(256, 160, 320, 32, 128, 128),
+    "5a": _Widths(256, 160, 320, 32, 128, 128),
+    "5b": _Widths(384, 192, 384, 48, 128, 128),
+}
+
+
+class GoogLeNet(nn.Module):
+    """GoogLeNet without auxiliary heads, in torchvision's state-dict layout.
+
+    Args:
+        num_classes: K.
+        in_channels: C.
+        image_size: H and W in pixels, at least 32; the weights do not depend on it.
+
+    Raises:
+        ValueError: if the image is smaller than the network's total stride.
+    """
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+        super().__init__()
+        check_size(image_size, at_least=32)
+        self.conv1 = _ConvBlock(in_channels, 64, 7, stride=2)
+        self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.conv2 = _ConvBlock(64, 64, 1)
+        self.conv3 = _ConvBlock(64, 192, 3)
+        self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        width = 192
+        for name, widths in _MODULES.items():
+            self.add_module(f"inception{name}", _Inception(width, widths))
+            width = widths.total
+        self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
+        self.maxpool4 = nn.MaxPool2d(2, stride=2, ceil_mode=True)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(0.2)
+        self.fc = nn.Linear(width, num_classes)
+
+    def forward(self, image_BCHW: Tensor) -> Tensor:
+        """Image (B, C, H, W) to logits (B, K)."""
+        x = self.maxpool1(self.conv1(image_BCHW))
+        x = self.maxpool2(self.conv3(self.conv2(x)))
+        for name in _MODULES:
+            if name == "4a":
+                x = self.maxpool3(x)
+            if name == "5a":
+                x = self.maxpool4(x)
+            x = self.get_submodule(f"inception{name}")(x)
+        logits_BK: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        return logits_BK
+
+
+SPECS = (
+    ModelSpec(
+        name="googlenet",
+        factory=GoogLeNet,
+        num_classes=1000,
+        preprocess=IMAGENET,
+        head="fc",
+        num_params=6_624_904,
+        source="Szegedy et al. 2015, Table 1",
+        training_only=("aux1.", "aux2."),
+    ),
+)
