@@ -95,6 +95,10 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
     shape = (spec.num_channels, spec.image_size, spec.image_size)
     generator = np.random.default_rng(seed)
     random = generator.standard_normal((_NUM_RANDOM, *shape), dtype=np.float32)
+    # Blocks of colour under the noise, which networks average away: logits of noise alone are small and imprecise.
+    blocks = generator.standard_normal((_NUM_RANDOM, spec.num_channels, 4, 4), dtype=np.float32)
+    nearest = np.arange(spec.image_size) * 4 // spec.image_size
+    random += blocks[:, :, nearest[:, np.newaxis], nearest]
     constants = torch.stack([_normalized(torch.full(shape, pixel), spec) for pixel in (0.0, 255.0)]).numpy()
     stacked = np.stack(images)
     if contract.batch is None:

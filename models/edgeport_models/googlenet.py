@@ -16,7 +16,7 @@ from edgeport_models.spec import IMAGENET, ModelSpec, check_size
 
 __all__ = ["SPECS", "GoogLeNet"]
 
-_NOISE = 0.25
+_NOISE = 0.7
 
 
 class _ConvBlock(nn.Module):

@@ -21,7 +21,21 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@pytest.mark.parametrize("architecture", ["lenet5", "resnet18", "resnet20", "resnet50", "resnet56", "vit_ti_16"])
+# One of each shape of network; tools/export_all.py exports every one.
+ARCHITECTURES_EXPORTED = [
+    "lenet5",
+    "alexnet_2012",
+    "googlenet",
+    "resnet18",
+    "resnet50",
+    "resnet20",
+    "resnet56",
+    "plain56",
+    "vit_ti_16",
+]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES_EXPORTED)
 def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
     stages: list[str] = []
     config = ExportConfig(architecture=architecture, output=tmp_path / "bundle")
