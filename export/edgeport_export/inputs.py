@@ -94,22 +94,26 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
     spec = contract.preprocess
     shape = (spec.num_channels, spec.image_size, spec.image_size)
     generator = np.random.default_rng(seed)
-    random = generator.standard_normal((_NUM_RANDOM, *shape), dtype=np.float32)
-    # Blocks of colour under the noise, which networks average away: logits of noise alone are small and imprecise.
-    blocks = generator.standard_normal((_NUM_RANDOM, spec.num_channels, 4, 4), dtype=np.float32)
-    nearest = np.arange(spec.image_size) * 4 // spec.image_size
-    random += blocks[:, :, nearest[:, np.newaxis], nearest]
+    random = _random(generator, (_NUM_RANDOM, *shape))
     constants = torch.stack([_normalized(torch.full(shape, pixel), spec) for pixel in (0.0, 255.0)]).numpy()
     stacked = np.stack(images)
     if contract.batch is None:
         chunks = [stacked[i : i + 8] for i in range(0, len(stacked), 8)]
         if len(chunks[0]) < 8:
-            chunks.append(generator.standard_normal((8, *shape), dtype=np.float32))
+            chunks.append(_random(generator, (8, *shape)))
         return [*chunks, random, constants, stacked[:1]]
     every = np.concatenate([stacked, random, constants])
     missing = -len(every) % contract.batch
-    every = np.concatenate([every, generator.standard_normal((missing, *shape), dtype=np.float32)])
+    every = np.concatenate([every, _random(generator, (missing, *shape))])
     return [every[i : i + contract.batch] for i in range(0, len(every), contract.batch)]
+
+
+def _random(generator: np.random.Generator, shape: tuple[int, int, int, int]) -> NDArray[np.float32]:
+    """Blocks of colour under noise; networks average noise alone away, and its logits would be small differences."""
+    blocks_BC44 = generator.standard_normal((*shape[:2], 4, 4), dtype=np.float32)
+    row, column = (np.arange(side) * 4 // side for side in shape[2:])
+    noise_BCHW = generator.standard_normal(shape, dtype=np.float32)
+    return blocks_BC44[:, :, row[:, np.newaxis], column] + np.float32(0.5) * noise_BCHW
 
 
 def _normalized(x_CHW: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:

@@ -64,7 +64,9 @@ def test_layer_equals_pytorch_with_the_same_state_dict(width: int, num_heads: in
 
 
 def test_pytorch_takes_the_layers_state_dict() -> None:
-    nn.MultiheadAttention(96, 6).load_state_dict(MultiHeadAttention(96, 6).state_dict(), strict=True)
+    ours, theirs = MultiHeadAttention(96, 6).state_dict(), nn.MultiheadAttention(96, 6)
+    theirs.load_state_dict(ours, strict=True)
+    assert all(torch.equal(value, ours[key]) for key, value in theirs.state_dict().items())
 
 
 def test_width_that_is_no_multiple_of_the_heads_is_refused() -> None:

@@ -154,7 +154,8 @@ def test_cifar_logits_follow_the_definition(shared: Callable[[str], Path]) -> No
 @pytest.mark.parametrize("name", ["resnet18", "resnet20"])
 def test_weights_do_not_depend_on_the_image_size(name: str) -> None:
     spec = ARCHITECTURES[name]
-    spec.build(image_size=64).load_state_dict(spec.build().state_dict(), strict=True)
+    shapes = [{key: value.shape for key, value in spec.build(image_size=n).state_dict().items()} for n in (None, 64)]
+    assert shapes[0] == shapes[1]
 
 
 @pytest.mark.parametrize(("name", "stride"), [("resnet18", 32), ("resnet50", 32), ("resnet20", 4), ("resnet56", 4)])

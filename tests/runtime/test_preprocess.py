@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import edgeport_runtime
+from edgeport_models.spec import IMAGENET
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.preprocess import PreprocessSpec, normalize, preprocess, to_pixels
 
@@ -21,16 +22,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-IMAGENET = PreprocessSpec(
-    color="rgb",
-    resize="shorter",
-    resize_size=256,
-    interpolation="bilinear",
-    image_size=224,
-    scale="unit",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 PIXELS_ONLY = replace(IMAGENET, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 ACROSS_PILLOW = (
     IMAGENET,

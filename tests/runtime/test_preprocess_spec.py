@@ -6,19 +6,9 @@ from typing import Any
 
 import pytest
 
+from edgeport_models.spec import IMAGENET as SPEC
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.preprocess import PreprocessSpec
-
-SPEC = PreprocessSpec(
-    color="rgb",
-    resize="shorter",
-    resize_size=256,
-    interpolation="bilinear",
-    image_size=224,
-    scale="unit",
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 
 
 @pytest.mark.parametrize(
@@ -55,8 +45,8 @@ def test_impossible_value_is_refused(change: dict[str, Any], message: str) -> No
 
 
 def test_limits_themselves_are_accepted() -> None:
-    replace(SPEC, resize_size=4096, image_size=4096)
-    replace(SPEC, resize="none", resize_size=1, image_size=1)
+    assert replace(SPEC, resize_size=4096, image_size=4096).image_size == 4096
+    assert replace(SPEC, resize="none", resize_size=1, image_size=1).resize_size == 1
 
 
 def test_dict_is_json_and_comes_back() -> None:
