@@ -38,7 +38,7 @@ def export(name: str, folder: Path) -> str | None:
     return (
         f"{name:<14} {manifest['architecture']['num_params']:>12,} {measured['export']['num_nodes_traced']:>6} "
         f"{len(shipped.graph.node):>6} {max(stage['relative_l2'] for stage in manifest['parity']):>9.1e} "
-        f"{min(stage['top1_agreement'] for stage in manifest['parity']):>7.1%} {seconds:>7.1f} "
+        f"{min(stage['agreement'] for stage in manifest['parity']):>7.1%} {seconds:>7.1f} "
         f"{usage.ru_maxrss / 2**20:>6.2f}"
     )
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.contract import Contract
 
 __all__ = ["Chain"]
 
@@ -38,30 +39,29 @@ class Chain:
     Args:
         module: the original, in evaluation mode.
         batches: what every stage is run on, float32 BCHW each; the golden images come first.
+        contract: what the module's outputs mean.
 
     Attributes:
-        reference_BK: PyTorch's logits of all batches, joined.
+        reference_BK: PyTorch's outputs for all batches, joined.
 
     Raises:
-        ParityError: if PyTorch's own logits are zero, constant or not finite, so that nothing could be compared.
+        ParityError: if PyTorch's own outputs are zero, constant or not finite, so that nothing could be compared.
     """
 
-    def __init__(self, module: nn.Module, batches: Sequence[NDArray[np.float32]]) -> None:
+    def __init__(self, module: nn.Module, batches: Sequence[NDArray[np.float32]], *, contract: Contract) -> None:
         self._batches = batches
+        self._contract = contract
         with torch.no_grad():
             outputs = [module(torch.from_numpy(batch)) for batch in batches]
-        if not all(isinstance(out, torch.Tensor) and out.ndim == 2 for out in outputs):
-            raise ParityError("stage torch: the module does not return logits of shape (batch, classes)")
         self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
         self._stages: list[StageReport] = []
         self._digests: dict[str, str] = {}
         self._program: torch.export.ExportedProgram | None = None
         if not np.isfinite(self.reference_BK).all():
-            raise ParityError("stage torch: the module's own logits are NaN or infinite on the chain's inputs")
-        if (
-            self.reference_BK.shape[1] > 1 and np.ptp(self.reference_BK, axis=1).min() == 0
-        ) or not self.reference_BK.any():
-            raise ParityError("stage torch: the module's logits are all equal, so nothing could be compared")
+            raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
+        is_flat = contract.task == "multiclass" and bool((np.ptp(self.reference_BK, axis=1) == 0).any())
+        if is_flat or np.ptp(self.reference_BK) == 0:
+            raise ParityError("stage torch: the module's outputs are all equal, so nothing could be compared")
 
     @property
     def report(self) -> ParityReport:
@@ -89,23 +89,24 @@ class Chain:
         self._digests[digest] = stage
         try:
             session = Session(path, provider=resolve_device("cpu"), threads=None)
-            logits_BK = np.concatenate([session.run(batch) for batch in self._batches])
+            outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
         except SessionError as error:
             found = _ORT_NODE.search(str(error))
             node = f" at node {found[2]} ({found[1]})" if found else ""
             raise ParityError(f"stage {stage} fails{node}: {error}", report=self.report) from error
-        if logits_BK.shape != self.reference_BK.shape:
+        if outputs_BK.shape != self.reference_BK.shape:
             raise ParityError(
-                f"stage {stage}: logits of shape {logits_BK.shape}, PyTorch's {self.reference_BK.shape}",
+                f"stage {stage}: outputs of shape {outputs_BK.shape}, PyTorch's {self.reference_BK.shape}",
                 report=self.report,
             )
-        self._judge(compare(stage, logits_BK, self.reference_BK, limits=limits), path, logits_BK)
+        report = compare(stage, outputs_BK, self.reference_BK, limits=limits, contract=self._contract)
+        self._judge(report, path, outputs_BK)
         return digest
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
     ) -> None:
-        """Compare the logits that a bundle's classifier gives from image bytes.
+        """Compare what a bundle's classifier gives from image bytes.
 
         Args:
             stage: its name.
@@ -116,8 +117,8 @@ class Chain:
         Raises:
             ParityError: naming the stage, and the preprocessing if the input itself departs.
         """
-        logits_BK, expected_BK = replay(classifier, bundle)
-        report = compare(stage, logits_BK, expected_BK, limits=limits)
+        outputs_BK, expected_BK = replay(classifier, bundle)
+        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self._contract)
         self._stages.append(report)
         if report.passed:
             return
@@ -133,11 +134,11 @@ class Chain:
                 )
         raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
 
-    def _judge(self, report: StageReport, path: Path, logits_BK: NDArray[np.float32]) -> None:
+    def _judge(self, report: StageReport, path: Path, outputs_BK: NDArray[np.float32]) -> None:
         self._stages.append(report)
         if report.passed:
             return
-        distance_B = np.linalg.norm(logits_BK.astype(np.float64) - self.reference_BK, axis=1)
+        distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
         worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
         batch, _ = self._find(worst)
         node = None if self._program is None else first_departure(self._program, path, batch)
@@ -155,7 +156,8 @@ class Chain:
 
 def _verdict(report: StageReport) -> str:
     limits = report.limits
+    decision = "top-1" if report.flips is None else "decision"
     return (
         f"relative L2 {report.relative_l2:.2e} (at most {limits.relative_l2:.0e}), "
-        f"top-1 agreement {report.top1_agreement:.1%} (at least {limits.top1_agreement:.1%}); no bundle was written"
+        f"{decision} agreement {report.agreement:.1%} (at least {limits.agreement:.1%}); no bundle was written"
     )

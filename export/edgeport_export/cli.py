@@ -30,7 +30,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Turn a PyTorch image classifier into a bundle of ONNX graphs, each compared with PyTorch.",
         allow_abbrev=False,
     )
-    parser.add_argument("architecture", metavar="ARCH", nargs="?", help="its name; --list shows all")
+    parser.add_argument(
+        "architecture",
+        metavar="ARCH",
+        nargs="?",
+        help="its name (--list shows all), or your own: path/to/file.py:factory or package.module:factory",
+    )
     parser.add_argument("--list", action="store_true", help="show the architectures")
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--force", action="store_true", help="replace the bundle that is there")
@@ -39,6 +44,12 @@ def _parser() -> argparse.ArgumentParser:
     model.add_argument("--weights", type=Path, metavar="FILE", help=".pth, .pt, .th or .safetensors (else random)")
     model.add_argument("--labels", type=Path, metavar="FILE", help="text, one label a line in the order of the classes")
     model.add_argument("--num-classes", type=int, metavar="N", help="(else of the checkpoint, or the labels)")
+    model.add_argument(
+        "--task", choices=("multiclass", "binary", "multilabel"), help="what the logits mean (else multiclass)"
+    )
+    model.add_argument(
+        "--threshold", type=float, nargs="+", metavar="P", help="from which probability on, one or one a label (0.5)"
+    )
     model.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and images (default 0)")
     shape = parser.add_argument_group("input")
     shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
@@ -57,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     graph = parser.add_argument_group("graph")
     graph.add_argument("--opset", type=int, default=20, metavar="N", help="ONNX operator set, 18 to 23 (default 20)")
     graph.add_argument("--batch", type=_batch, metavar="dynamic|N", help="any batch size (default), or this one only")
+    graph.add_argument(
+        "--activation",
+        choices=("runtime", "in-graph"),
+        default="runtime",
+        help="where softmax or sigmoid is applied (default runtime)",
+    )
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
     return parser
 
@@ -84,21 +101,22 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from edgeport_export.config import ExportConfig, find_spec, resolve_preprocess
+    from edgeport_export.config import ExportConfig
+    from edgeport_export.subject import check_options
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
-    for key in ("mean", "std"):
+    for key in ("mean", "std", "threshold"):
         values[key] = None if values[key] is None else tuple(values[key])
     try:
         config = ExportConfig(**values)
-        resolve_preprocess(find_spec(config.architecture).preprocess, config)
+        check_options(config)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     from edgeport_export.pipeline import export
     from edgeport_export.report import print_result, stage_progress
 
-    with stage_progress(config.architecture) as on_stage:
+    with stage_progress(args.architecture) as on_stage:
         result = export(config, on_stage=on_stage)
     if args.json:
         json.dump({"bundle": str(result.path), "manifest": result.manifest.to_dict()}, sys.stdout, indent=2)

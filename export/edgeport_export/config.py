@@ -5,28 +5,42 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+from torch import nn
 
 from edgeport_models import ARCHITECTURES
+from edgeport_models.tasks import activation
 from edgeport_models.weights import fit_checkpoint, init_random, load_checkpoint, num_classes_of
-from edgeport_runtime.errors import ExportError, InputError
-from edgeport_runtime.manifest import Contract, sha256_of
+from edgeport_runtime.contract import TASKS, Contract, Task
+from edgeport_runtime.errors import ExportError, InputError, WeightsError
+from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import Color, Interpolation, PreprocessSpec, Resize, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from torch import nn
-
     from edgeport_models import ModelSpec
 
-__all__ = ["MAX_OPSET", "MIN_OPSET", "RANDOM_NOTE", "ExportConfig", "Subject", "find_spec", "resolve"]
+__all__ = [
+    "MAX_OPSET",
+    "MIN_OPSET",
+    "RANDOM_NOTE",
+    "ExportConfig",
+    "Subject",
+    "find_spec",
+    "make_contract",
+    "make_subject",
+    "read_labels",
+    "resolve",
+    "resolve_preprocess",
+]
 
 MIN_OPSET, MAX_OPSET = 18, 23
 _MAX_LABELS_BYTES = 16 * 2**20
+_DEFAULT_THRESHOLD = 0.5
 RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 
 
@@ -35,11 +49,18 @@ class ExportConfig:
     """An export. Fields left at None take the architecture's or the checkpoint's value.
 
     Attributes:
-        architecture: a name of ``edgeport_models.ARCHITECTURES``.
+        architecture: a name of ``edgeport_models.ARCHITECTURES``, or a module of the user's own:
+            ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. Where a module is
+            passed to ``export`` this is only what the manifest calls it; None takes the name of its class.
         output: the bundle's folder; its parents are made.
         weights: checkpoint; None draws random weights from ``seed``.
         labels: text file, one label a line, in the order of the classes.
-        num_classes: K, else from the checkpoint's head, the labels, or the architecture.
+        num_classes: else from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
+        task: what the logits mean; None takes ``multiclass``.
+        threshold: probability from which on a class is decided, for ``binary`` (one value) and ``multilabel`` (one, or
+            one a class); None takes 0.5.
+        activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
+            ``runtime`` leaves it to the runtime.
         channels: 1 or 3.
         image_size: side of the network's input in pixels.
         color: channel order of the input.
@@ -56,11 +77,14 @@ class ExportConfig:
         force: replace a bundle that is already there.
     """
 
-    architecture: str
+    architecture: str | None = None
     output: Path
     weights: Path | None = None
     labels: Path | None = None
     num_classes: int | None = None
+    task: Task | None = None
+    threshold: tuple[float, ...] | None = None
+    activation: Literal["runtime", "in-graph"] = "runtime"
     channels: int | None = None
     image_size: int | None = None
     color: Color | None = None
@@ -87,6 +111,12 @@ class ExportConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; it is from {low} to {high}")
+        for name, choices in (("task", (None, *TASKS)), ("activation", ("runtime", "in-graph"))):
+            if getattr(self, name) not in choices:
+                known = ", ".join(choice for choice in choices if choice is not None)
+                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
+        if self.threshold is not None and self.task not in ("binary", "multilabel"):
+            raise InputError("threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels is {self.channels}; images have 1 (grey) or 3 (rgb or bgr)")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
@@ -98,13 +128,15 @@ class Subject:
     """What is exported: the module with its weights in float32 and evaluation mode, and its contract.
 
     Attributes:
-        spec: the architecture.
-        module: the original that every stage is compared with.
+        name: of the architecture.
+        source: where it was published, or where its module comes from.
+        module: the original that every stage is compared with; its outputs are the contract's.
         contract: input, task, labels.
         weights: the manifest's entry on where the weights came from.
     """
 
-    spec: ModelSpec
+    name: str
+    source: str
     module: nn.Module = field(repr=False)
     contract: Contract
     weights: dict[str, Any]
@@ -132,23 +164,17 @@ def resolve(config: ExportConfig) -> Subject:
         WeightsError: if the checkpoint cannot be read or does not fit.
         ExportError: if the labels cannot be read.
     """
-    spec = find_spec(config.architecture)
+    spec = find_spec(config.architecture or "")
     preprocess = resolve_preprocess(spec.preprocess, config)
-    labels = None if config.labels is None else _read_labels(config.labels)
+    labels = None if config.labels is None else read_labels(config.labels)
     state = None if config.weights is None else load_checkpoint(config.weights)
-    num_classes = config.num_classes
-    if num_classes is None and state is not None:
-        num_classes = num_classes_of(state, spec)
-    if num_classes is None and labels is not None:
-        num_classes = len(labels)
-    if num_classes is None:
-        num_classes = spec.num_classes
-    if labels is not None and len(labels) != num_classes:
-        raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {num_classes} classes")
+    rows = None if state is None else num_classes_of(state, spec)
+    num_classes = _num_classes(config, rows=rows, labels=labels, default=spec.num_classes)
+    contract = make_contract(config, num_classes=num_classes, labels=labels, preprocess=preprocess)
     channels, size = preprocess.num_channels, preprocess.image_size
     torch.manual_seed(config.seed)
     try:
-        module = spec.build(num_classes=num_classes, in_channels=channels, image_size=size)
+        module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
     if config.weights is None or state is None:
@@ -160,10 +186,56 @@ def resolve(config: ExportConfig) -> Subject:
         if dropped:
             heads = sorted({key.partition(".")[0] for key in dropped})
             weights["note"] = f"left out of the graph, for training only: {', '.join(heads)}"
-    contract = Contract(
-        task="multiclass", num_classes=num_classes, labels=labels, batch=config.batch, preprocess=preprocess
+    return make_subject(module, contract, name=spec.name, source=spec.source, weights=weights)
+
+
+def make_subject(module: nn.Module, contract: Contract, *, name: str, source: str, weights: dict[str, Any]) -> Subject:
+    """The module in evaluation mode, with its activation where the contract's outputs are probabilities."""
+    if contract.output == "probabilities":
+        module = nn.Sequential(module, activation(contract.task))
+    module = module.eval().requires_grad_(False)
+    return Subject(name=name, source=source, module=module, contract=contract, weights=weights)
+
+
+def make_contract(
+    config: ExportConfig, *, num_classes: int, labels: tuple[str, ...] | None, preprocess: PreprocessSpec
+) -> Contract:
+    """The contract with the options' task, thresholds and batch.
+
+    Raises:
+        ExportError: if there is another number of labels than classes.
+        InputError: if the thresholds do not fit the task.
+    """
+    if labels is not None and len(labels) != num_classes:
+        raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {num_classes} classes")
+    task = config.task or "multiclass"
+    thresholds = None if task == "multiclass" else config.threshold or (_DEFAULT_THRESHOLD,)
+    return Contract(
+        task=task,
+        num_classes=num_classes,
+        labels=labels,
+        thresholds=thresholds,
+        output="probabilities" if config.activation == "in-graph" else "logits",
+        batch=config.batch,
+        preprocess=preprocess,
     )
-    return Subject(spec=spec, module=module.eval().requires_grad_(False), contract=contract, weights=weights)
+
+
+def _num_classes(config: ExportConfig, *, rows: int | None, labels: tuple[str, ...] | None, default: int) -> int:
+    if config.task == "binary":
+        if config.num_classes not in (None, 2):
+            raise InputError(f"num_classes is {config.num_classes}, but a binary task has 2")
+        if rows not in (None, 1):
+            raise WeightsError(
+                f"weights {config.weights} have a head of {rows} rows, but a binary task has one logit; "
+                "two rows are --task multiclass"
+            )
+        return 2
+    if config.num_classes is not None:
+        return config.num_classes
+    if rows is not None:
+        return rows
+    return default if labels is None else len(labels)
 
 
 def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> PreprocessSpec:
@@ -215,7 +287,12 @@ def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return (round(sum(values) / len(values), 6),) * channels
 
 
-def _read_labels(path: Path) -> tuple[str, ...]:
+def read_labels(path: Path) -> tuple[str, ...]:
+    """Labels from a text file, one a line.
+
+    Raises:
+        ExportError: if it cannot be read, or a line is empty.
+    """
     try:
         if path.stat().st_size > _MAX_LABELS_BYTES:
             raise ExportError(f"labels {path} is larger than {_MAX_LABELS_BYTES} bytes; give one label a line")

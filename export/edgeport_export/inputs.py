@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.manifest import Contract
+    from edgeport_runtime.contract import Contract
     from edgeport_runtime.preprocess import PreprocessSpec
 
 __all__ = ["GoldenFile", "golden_files", "make_batches", "reference_input"]

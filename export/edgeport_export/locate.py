@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import torch
 
-from edgeport_runtime.session import INPUT_NAME, OUTPUT_NAME, import_onnxruntime
+from edgeport_runtime.session import INPUT_NAME, import_onnxruntime
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,8 +33,8 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
         too (a value that a fusion gave another meaning is followed by ones that agree). Nodes just before it that have
         no counterpart in PyTorch's program may be to blame as well, and are named with it. None if there is none.
     """
-    expected = _Recorder(program).record(torch.from_numpy(x_BCHW))
     model = onnx.load(path)
+    expected = _Recorder(program).record(torch.from_numpy(x_BCHW), output=model.graph.output[0].name)
     actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected))
     departs = {name: _differs(actual[name], expected[name]) for name in actual}
     consumers: dict[str, list[onnx.NodeProto]] = {}
@@ -71,12 +71,12 @@ class _Recorder(torch.fx.Interpreter):
             self._values[n.name] = value.detach().numpy().copy()
         return value
 
-    def record(self, x_BCHW: torch.Tensor) -> dict[str, NDArray[Any]]:
+    def record(self, x_BCHW: torch.Tensor, *, output: str) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             self.run(x_BCHW)
         # The graph's output carries a name of ours.
         for node in self.graph.output_node().all_input_nodes:
-            self._values[OUTPUT_NAME] = self._values[node.name]
+            self._values[output] = self._values[node.name]
         return self._values
 
 

@@ -24,11 +24,11 @@ _WARM_UPS, _RUNS = 2, 5
 
 
 def latency_ms(classifier: Classifier) -> dict[str, Any]:
-    """Median time of a call of ``logits`` at the smallest batch the model takes."""
+    """Median time of a call of ``outputs`` at the smallest batch the model takes."""
     contract = classifier.contract
     spec, batch = contract.preprocess, contract.batch or 1
     x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
-    times = [_time_ms(lambda: classifier.logits(x_BCHW)) for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:]
+    times = [_time_ms(lambda: classifier.outputs(x_BCHW)) for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:]
     return {
         "latency_ms": round(statistics.median(times), 3),
         "batch": batch,

@@ -11,12 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime.metrics import log_softmax, relative_l2
+from edgeport_runtime.metrics import log_sigmoid, log_softmax, relative_l2
+from edgeport_runtime.tasks import decisions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edgeport_runtime.contract import Contract
+
 __all__ = ["FLOAT32_LIMITS", "Limits", "ParityReport", "StageReport", "compare", "wilson_interval"]
+
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,15 +29,15 @@ class Limits:
     """What a stage must meet.
 
     Attributes:
-        relative_l2: largest relative L2 distance at the logits, of the worst sample.
-        top1_agreement: smallest fraction of samples with PyTorch's top-1.
+        relative_l2: largest relative L2 distance at the outputs, of the worst sample.
+        agreement: smallest fraction of samples with PyTorch's decisions.
     """
 
     relative_l2: float
-    top1_agreement: float
+    agreement: float
 
 
-FLOAT32_LIMITS = Limits(relative_l2=1e-5, top1_agreement=1.0)
+FLOAT32_LIMITS = Limits(relative_l2=1e-5, agreement=1.0)
 """A float32 stage may differ by the order of additions only."""
 
 
@@ -43,12 +48,15 @@ class StageReport:
     Attributes:
         stage: ``exported``, ``simplified``, ``variant <name>`` or ``runtime <name>``.
         num_samples: inputs compared.
-        max_abs: largest difference of a logit.
-        relative_l2: ||difference|| / ||PyTorch's logits|| of the worst sample.
+        max_abs: largest difference of an output.
+        relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample.
         cosine: smallest cosine similarity of a sample.
-        top1_agreement: fraction of samples with the same top-1.
-        top1_interval: 95% confidence interval of that fraction (Wilson 1927).
-        kl: largest Kullback-Leibler divergence of a sample's softmax from PyTorch's, in nats.
+        agreement: fraction of samples with the same decisions: the same top-1, or every label on the same side of its
+            threshold.
+        agreement_interval: 95% confidence interval of that fraction (Wilson 1927).
+        flips: number of samples whose decision differs, for each output; None for ``multiclass``.
+        kl: largest Kullback-Leibler divergence of a sample's probabilities from PyTorch's, in nats; summed over the
+            labels where each has a probability of its own.
         limits: what had to be met.
         same_bytes_as: the stage whose file has the same bytes, so that nothing was run again.
     """
@@ -58,8 +66,9 @@ class StageReport:
     max_abs: float
     relative_l2: float
     cosine: float
-    top1_agreement: float
-    top1_interval: tuple[float, float]
+    agreement: float
+    agreement_interval: tuple[float, float]
+    flips: tuple[int, ...] | None
     kl: float
     limits: Limits
     same_bytes_as: str | None = None
@@ -67,14 +76,19 @@ class StageReport:
     @property
     def passed(self) -> bool:
         """True if the limits are met; a value that is not finite never meets them."""
-        return self.relative_l2 <= self.limits.relative_l2 and self.top1_agreement >= self.limits.top1_agreement
+        return self.relative_l2 <= self.limits.relative_l2 and self.agreement >= self.limits.agreement
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; a value that is not finite becomes null."""
         data = asdict(self)
         for key in ("max_abs", "relative_l2", "cosine", "kl"):
             data[key] = float(f"{data[key]:.6g}") if math.isfinite(data[key]) else None
-        return {**data, "top1_interval": list(self.top1_interval), "passed": self.passed}
+        return {
+            **data,
+            "agreement_interval": list(self.agreement_interval),
+            "flips": None if self.flips is None else list(self.flips),
+            "passed": self.passed,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,37 +108,65 @@ class ParityReport:
 
 
 def compare(
-    stage: str, logits_BK: NDArray[np.float32], reference_BK: NDArray[np.float32], *, limits: Limits
+    stage: str,
+    outputs_BK: NDArray[np.float32],
+    reference_BK: NDArray[np.float32],
+    *,
+    limits: Limits,
+    contract: Contract,
 ) -> StageReport:
     """Measure one stage.
 
     Args:
         stage: its name.
-        logits_BK: what the stage gave.
+        outputs_BK: what the stage gave.
         reference_BK: what PyTorch gave for the same inputs.
         limits: what must be met.
+        contract: what the outputs mean.
 
     Raises:
         ValueError: if the shapes differ.
     """
-    if logits_BK.shape != reference_BK.shape:
-        raise ValueError(f"{stage} gives logits of shape {logits_BK.shape}, PyTorch {reference_BK.shape}")
+    if outputs_BK.shape != reference_BK.shape:
+        raise ValueError(f"{stage} gives outputs of shape {outputs_BK.shape}, PyTorch {reference_BK.shape}")
     with np.errstate(invalid="ignore"):  # a stage may give NaN or infinities: they show in the figures
-        difference = np.abs(logits_BK.astype(np.float64) - reference_BK)
-        log_p, log_q = log_softmax(reference_BK), log_softmax(logits_BK)
+        difference = np.abs(outputs_BK.astype(np.float64) - reference_BK)
+        kl_B = _kl(outputs_BK, reference_BK, contract)
+        is_equal_BK = decisions(outputs_BK, contract) == decisions(reference_BK, contract)
     num_samples = len(reference_BK)
-    num_equal = int((logits_BK.argmax(axis=1) == reference_BK.argmax(axis=1)).sum())
+    num_equal = int(is_equal_BK.all(axis=1).sum())
+    flips = None if contract.task == "multiclass" else tuple(int(n) for n in (~is_equal_BK).sum(axis=0))
     return StageReport(
         stage=stage,
         num_samples=num_samples,
         max_abs=float(difference.max()),
-        relative_l2=float(relative_l2(logits_BK, reference_BK).max()),
-        cosine=float(_cosine(logits_BK, reference_BK).min()),
-        top1_agreement=num_equal / num_samples,
-        top1_interval=wilson_interval(num_equal, num_samples),
-        kl=float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).max()),
+        relative_l2=float(relative_l2(outputs_BK, reference_BK).max()),
+        cosine=float(_cosine(outputs_BK, reference_BK).min()),
+        agreement=num_equal / num_samples,
+        agreement_interval=wilson_interval(num_equal, num_samples),
+        flips=flips,
+        kl=float(kl_B.max()),
         limits=limits,
     )
+
+
+def _kl(outputs_BK: NDArray[Any], reference_BK: NDArray[Any], contract: Contract) -> NDArray[np.float64]:
+    """Divergence of each sample's probabilities from the reference's, in nats."""
+    p, q = _log_probabilities(reference_BK, contract), _log_probabilities(outputs_BK, contract)
+    parts = [(np.exp(log_p) * (log_p - log_q)).sum(axis=1) for log_p, log_q in zip(p, q, strict=True)]
+    result: NDArray[np.float64] = np.sum(parts, axis=0)
+    return result
+
+
+def _log_probabilities(outputs_BK: NDArray[Any], contract: Contract) -> list[NDArray[np.float64]]:
+    """Of each class; or of each label, and of its absence."""
+    if contract.output == "probabilities":
+        p = outputs_BK.astype(np.float64)
+        both = [p] if contract.task == "multiclass" else [p, 1 - p]
+        return [np.log(np.maximum(values, _TINY)) for values in both]
+    if contract.task == "multiclass":
+        return [log_softmax(outputs_BK)]
+    return [log_sigmoid(outputs_BK), log_sigmoid(-outputs_BK)]
 
 
 def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:

@@ -7,16 +7,17 @@ import json
 import time
 from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
 from edgeport_export.bundle import place, prepare_target, staging
 from edgeport_export.chain import Chain
-from edgeport_export.config import resolve
+from edgeport_export.config import ExportConfig
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
 from edgeport_export.simplify import simplify
+from edgeport_export.subject import find_subject
 from edgeport_export.trace import trace
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from torch import nn
 
-    from edgeport_export.config import ExportConfig, Subject
+    from edgeport_export.config import Subject
     from edgeport_export.inputs import GoldenFile
     from edgeport_export.parity import ParityReport
     from edgeport_export.trace import Traced
@@ -64,32 +66,51 @@ def _same_graph(simplified: Path, path: Path) -> None:
 _VARIANTS = (_Recipe("fp32", "float32", None, 1e-4, _same_graph),)
 
 
-def export(config: ExportConfig, *, on_stage: Callable[[str], None] | None = None) -> ExportResult:
-    """Export a classifier to a bundle.
+@overload
+def export(model: ExportConfig, *, on_stage: Callable[[str], None] | None = None) -> ExportResult: ...
+@overload
+def export(
+    model: nn.Module, config: ExportConfig, *, on_stage: Callable[[str], None] | None = None
+) -> ExportResult: ...
+def export(
+    model: nn.Module | ExportConfig,
+    config: ExportConfig | None = None,
+    *,
+    on_stage: Callable[[str], None] | None = None,
+) -> ExportResult:
+    """Export a classifier to a bundle: ``export(config)``, or ``export(module, config)`` for a module of your own.
 
     Args:
+        model: a module that maps float32 images (B, C, H, W) to logits (B, K), left as it is; or the configuration
+            alone, which then names the architecture.
         config: what to export and where.
         on_stage: called with the name of each stage as it begins.
 
     Raises:
         InputError: if the options contradict each other, or a golden image cannot be used.
         WeightsError: if the checkpoint does not fit.
+        TraceError: if the module cannot be captured as a graph; naming the operator and the line of its source.
         ParityError: if a stage departs from PyTorch; no bundle is written.
         ExportError: if anything else stops the export; no bundle is written.
     """
     start = time.perf_counter()
     tell = on_stage or (lambda _stage: None)
+    module = None if isinstance(model, ExportConfig) else model
+    config = model if isinstance(model, ExportConfig) else config
+    if config is None:
+        raise InputError("export(module, config) needs an ExportConfig, with the output folder and the image size")
     target = prepare_target(config.output, force=config.force)
     tell("build")
-    subject = resolve(config)
+    subject = find_subject(config, module)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
         (bundle / "golden").mkdir(parents=True)
         tell("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
-        chain = Chain(subject.module, make_batches(_inputs(files, subject), subject.contract, seed=config.seed))
-        golden = _write_golden(bundle, files, chain.reference_BK)
+        batches = make_batches(_inputs(files, subject), subject.contract, seed=config.seed)
+        chain = Chain(subject.module, batches, contract=subject.contract)
+        golden = _write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
         traced = _trace(subject, config, chain, work=work, tell=tell)
         variants = _write_variants(traced, subject, config, chain, bundle=bundle, tell=tell)
 
@@ -130,7 +151,7 @@ def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float3
     return inputs
 
 
-def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32]) -> Golden:
+def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32], *, array: str) -> Golden:
     kept = [file for file in files if file.name is not None]
     images = []
     for file in kept:
@@ -138,7 +159,8 @@ def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[n
         (bundle / name).write_bytes(file.data)
         images.append(GoldenImage(file=name, sha256=hashlib.sha256(file.data).hexdigest()))
     expected = "golden/expected.npz"
-    np.savez(bundle / expected, logits=reference_BK[: len(kept)])
+    arrays: dict[str, Any] = {array: reference_BK[: len(kept)]}
+    np.savez(bundle / expected, **arrays)
     return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
 
 
@@ -188,11 +210,10 @@ def _write_variants(
 def _manifest(
     subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
 ) -> Manifest:
-    spec = subject.spec
     num_params = sum(parameter.numel() for parameter in subject.module.parameters())
     provenance: dict[str, Any] = {package: metadata.version(package) for package in _PACKAGES}
     return Manifest(
-        architecture={"name": spec.name, "num_params": num_params, "source": spec.source},
+        architecture={"name": subject.name, "num_params": num_params, "source": subject.source},
         weights=subject.weights,
         contract=subject.contract,
         variants=variants,

@@ -55,7 +55,8 @@ def print_result(result: ExportResult, output: Path) -> None:
     table = Table(
         title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
     )
-    for column in ("stage", "inputs", "max abs", "rel. L2", "top-1", "KL"):
+    decision = "top-1" if result.manifest.contract.task == "multiclass" else "decisions"
+    for column in ("stage", "inputs", "max abs", "rel. L2", decision, "KL"):
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)
     for stage in result.parity.stages:
         table.add_row(
@@ -63,7 +64,7 @@ def print_result(result: ExportResult, output: Path) -> None:
             str(stage.num_samples),
             f"{stage.max_abs:.1e}",
             f"{stage.relative_l2:.1e}",
-            f"{stage.top1_agreement:.1%}",
+            f"{stage.agreement:.1%}",
             f"{stage.kl:.1e}",
         )
     _print_table(table)

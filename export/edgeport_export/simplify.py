@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_export.trace import Traced
-    from edgeport_runtime.manifest import Contract
+    from edgeport_runtime.contract import Contract
 
 __all__ = ["simplify"]
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import gc
 import logging
+import re
 import warnings
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from edgeport_export.blame import line_of_node, user_line
 from edgeport_runtime.errors import ExportError, TraceError
-from edgeport_runtime.session import INPUT_NAME, OUTPUT_NAME
+from edgeport_runtime.session import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,12 +22,15 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from edgeport_runtime.manifest import Contract
+    from edgeport_runtime.contract import Contract
 
 __all__ = ["Traced", "trace"]
 
 # A batch of 1 is specialised away: ViT came out with 1 baked into a Reshape.
 _TRACE_BATCH = 2
+_UNTRANSLATED = re.compile(r"Error when translating node %(\w+)")
+_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
+_DATA_DEPENDENT = "data-dependent expression"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,12 +74,11 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
                 opset_version=opset,
                 dynamic_shapes=dynamic_shapes,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                output_names=[contract.output],
                 verbose=False,
             )
         except Exception as error:  # whatever the user's module raises, and the exporter's own errors
-            reason = str(error.__cause__ or error).strip().splitlines() or [type(error).__name__]
-            raise TraceError(f"PyTorch could not trace the module: {reason[0]}") from error
+            raise TraceError(_explain(error, module, example_BCHW, dynamic_shapes)) from error
         if program is None or program.exported_program is None:
             raise TraceError("PyTorch gave no graph for the module")
         actual = program.model.opset_imports.get("", 0)
@@ -88,6 +92,33 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
             raise ExportError(f"cannot write the traced graph beside the output (disk full?): {error}") from error
     op_types = tuple(node.op_type for node in program.model.graph.all_nodes())
     return Traced(path=path, program=program.exported_program, op_types=op_types)
+
+
+def _explain(error: Exception, module: nn.Module, example_BCHW: torch.Tensor, dynamic_shapes: Any) -> str:
+    """What could not be traced, and where in the user's source."""
+    causes = [error, *_causes(error)]
+    text = "\n".join(str(cause) for cause in causes)
+    untranslated, operator = _UNTRANSLATED.search(text), _OPERATOR.search(text)
+    if untranslated is not None and operator is not None:
+        # The error names the node; only the captured program knows which line that came from.
+        program = torch.export.export(module, (example_BCHW,), dynamic_shapes=dynamic_shapes, strict=False)
+        lines = [line_of_node(node) for node in program.graph.nodes if node.name == untranslated[1]]
+        where = f" (at {lines[0]})" if lines and lines[0] else ""
+        return f"the operator {operator[1]} has no counterpart in ONNX{where}; replace it in the module"
+    line = user_line(error)
+    place = f" (at {line})" if line else ""
+    if _DATA_DEPENDENT in text:
+        return (
+            f"the module's control flow depends on the values of its input{place}, which a graph cannot hold; "
+            "compute both sides and choose with torch.where"
+        )
+    reason = str(causes[1] if len(causes) > 1 else error).strip().splitlines() or [type(error).__name__]
+    return f"PyTorch could not trace the module: {reason[0]}{place}"
+
+
+def _causes(error: BaseException) -> list[BaseException]:
+    cause = error.__cause__
+    return [] if cause is None else [cause, *_causes(cause)]
 
 
 @contextlib.contextmanager

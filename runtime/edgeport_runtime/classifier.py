@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from edgeport_runtime.errors import InputError, SessionError
-from edgeport_runtime.metrics import softmax
 from edgeport_runtime.metrics import top_k as best_k
+from edgeport_runtime.tasks import decisions, probabilities
 
 if TYPE_CHECKING:
     import os
@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from edgeport_runtime.contract import Contract
     from edgeport_runtime.images import ImageSource
-    from edgeport_runtime.manifest import Contract, Manifest, Variant
+    from edgeport_runtime.manifest import Manifest, Variant
     from edgeport_runtime.session import Session
 
 __all__ = ["Classifier", "Prediction"]
@@ -29,11 +30,20 @@ _BATCH = 8  # images preprocessed and run together: bounds memory for any number
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """One class: its index, its label (None where labels are not known), and its probability."""
+    """One class.
+
+    Attributes:
+        index: of the class.
+        label: its name, None where labels are not known.
+        score: its probability.
+        is_decided: True for the class that the model decides on: the most probable one of a multi-class model, the one
+            on its side of the threshold of a binary model, each that reaches its threshold of a multi-label model.
+    """
 
     index: int
     label: str | None
     score: float
+    is_decided: bool
 
 
 class Classifier:
@@ -90,7 +100,7 @@ class Classifier:
             top_k: how many classes to return, at most all of them.
 
         Returns:
-            The most probable classes, best first.
+            The most probable classes, best first; of a binary model the decided class first.
 
         Raises:
             InputError: if the image cannot be used.
@@ -102,10 +112,10 @@ class Classifier:
         """Classify several images; one list as :meth:`predict` gives for each, in their order."""
         if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
             raise InputError(f"top_k is {top_k!r}; give a whole number of at least 1")
-        return [self._predictions(logits_K, top_k) for logits_K in self.iter_logits(images)]
+        return [self._predictions(outputs_K, top_k) for outputs_K in self.iter_outputs(images)]
 
-    def iter_logits(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
-        """Preprocess and run images a few at a time; the logits (K,) of each, in their order.
+    def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
+        """Preprocess and run images a few at a time; what the graph gives for each (K,), in their order.
 
         Raises:
             InputError: if an image cannot be used.
@@ -117,10 +127,10 @@ class Classifier:
         for image in images:
             pending.append(preprocess(image, self.contract.preprocess))
             if len(pending) == _BATCH:
-                yield from self.logits(np.stack(pending))
+                yield from self.outputs(np.stack(pending))
                 pending.clear()
         if pending:
-            yield from self.logits(np.stack(pending))
+            yield from self.outputs(np.stack(pending))
 
     def logits(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed input.
@@ -134,9 +144,27 @@ class Classifier:
             float32 (B, K).
 
         Raises:
-            InputError: if the type or shape is wrong, or a value is not finite.
+            InputError: if the type or shape is wrong, a value is not finite, or the graph gives probabilities only.
             SessionError: if the model fails, or was closed.
         """
+        if self.contract.output != "logits":
+            raise InputError("this model has its activation in the graph and gives no logits; use probabilities()")
+        return self.outputs(x_BCHW)
+
+    def probabilities(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Run the network on preprocessed input; arguments and errors as :meth:`logits`.
+
+        Returns:
+            float64 (B, K): softmax over the classes, or a sigmoid each, by the contract's task.
+        """
+        return probabilities(self.outputs(x_BCHW), self.contract)
+
+    def close(self) -> None:
+        """Free the model. Calls that are running finish; later ones raise SessionError."""
+        self._session = None
+
+    def outputs(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the graph gives for preprocessed input (B, K): ``contract.output``; as :meth:`logits` otherwise."""
         session = self._session
         if session is None:
             raise SessionError("this classifier was closed; load it again")
@@ -144,10 +172,6 @@ class Classifier:
         if self.contract.batch is None:
             return session.run(x_BCHW)
         return _run_in_batches(session, x_BCHW, self.contract.batch)
-
-    def close(self) -> None:
-        """Free the model. Calls that are running finish; later ones raise SessionError."""
-        self._session = None
 
     def __enter__(self) -> Self:
         return self
@@ -166,15 +190,25 @@ class Classifier:
         if not np.isfinite(x_BCHW).all():
             raise InputError("the input holds NaN or infinite values")
 
-    def _predictions(self, logits_K: NDArray[np.float32], k: int) -> list[Prediction]:
-        if not np.isfinite(logits_K).all():
+    def _predictions(self, outputs_K: NDArray[np.float32], k: int) -> list[Prediction]:
+        if not np.isfinite(outputs_K).all():
             raise SessionError(
-                "the model gave NaN or infinite logits; run-model verify tells whether the bundle is sound"
+                "the model gave NaN or infinite values; run-model verify tells whether the bundle is sound"
             )
-        scores_K = softmax(logits_K)
+        outputs_1K = outputs_K[np.newaxis]
+        scores, decided = probabilities(outputs_1K, self.contract)[0], decisions(outputs_1K, self.contract)[0]
+        if self.contract.task == "multilabel":
+            order, chosen = best_k(scores, k), set(np.flatnonzero(decided))
+        elif self.contract.task == "binary":
+            scores = np.array([1 - scores[0], scores[0]])
+            order, chosen = np.array([decided[0], 1 - decided[0]])[:k], {decided[0]}
+        else:
+            order = best_k(outputs_K, k)
+            chosen = {order[0]}
         labels = self.contract.labels
         return [
-            Prediction(int(i), None if labels is None else labels[i], float(scores_K[i])) for i in best_k(logits_K, k)
+            Prediction(int(i), None if labels is None else labels[i], float(scores[i]), bool(i in chosen))
+            for i in order
         ]
 
 

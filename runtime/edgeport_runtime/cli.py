@@ -13,8 +13,7 @@ from edgeport_runtime.console import DONE, ERROR, PARITY, run_command
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edgeport_runtime.classifier import Classifier, Prediction
-    from edgeport_runtime.evaluate import Evaluation
+    from edgeport_runtime.classifier import Classifier
 
 __all__ = ["main"]
 
@@ -42,8 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     predict = add("predict", _predict, "classify images")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
     predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="classes to print (default 5)")
-    evaluate = add("evaluate", _evaluate, "measure accuracy on a folder that holds one folder of images a class")
-    evaluate.add_argument("--data", required=True, metavar="DIR", help="the folder")
+    evaluate = add("evaluate", _evaluate, "measure a model on labelled images")
+    evaluate.add_argument(
+        "--data", required=True, metavar="PATH", help="a folder of images a class, or a CSV with columns path,labels"
+    )
     add("verify", _verify, "replay the golden images on this device and compare with PyTorch's logits")
     add("info", _info, "show what the bundle says of itself")
     return parser
@@ -59,6 +60,7 @@ def _positive(text: str) -> int:
 def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.errors import InputError
+    from edgeport_runtime.report import print_predictions
 
     results: list[dict[str, Any]] = []
     with Classifier.load(args.bundle) as classifier:
@@ -72,45 +74,29 @@ def _predict(args: argparse.Namespace) -> int:
                 continue
             results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
             if not args.json:
-                _print_predictions(image, predictions)
+                print_predictions(image, predictions, classifier.contract)
     if args.json:
         _print_json(results)
     return ERROR if any("error" in result for result in results) else DONE
 
 
-def _print_predictions(image: str, predictions: list[Prediction]) -> None:
-    print(image)
-    for p in predictions:
-        print(f"  {p.score:7.2%}  {p.index if p.label is None else p.label}")
-
-
 def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.evaluate import evaluate
+    from edgeport_runtime.report import print_evaluation
 
     with Classifier.load(args.bundle) as classifier:
         result = evaluate(classifier, args.data, on_progress=_show_count if sys.stderr.isatty() else None)
         if args.json:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
         else:
-            _print_evaluation(result)
+            print_evaluation(result, classifier.contract)
     return DONE
 
 
 def _show_count(done: int, total: int) -> None:
     sys.stderr.write(f"\r{done}/{total} images" + ("\n" if done == total else ""))
     sys.stderr.flush()
-
-
-def _print_evaluation(result: Evaluation) -> None:
-    print(f"folders matched to classes by {result.matched_by}")
-    width = max(len(c.folder) for c in result.classes)
-    for c in result.classes:
-        print(f"  {c.folder:<{width}}  class {c.index:>4}  {c.num_correct:>6} of {c.num_images}")
-    print(f"top-1          {result.top1:.4f}  ({result.num_correct} of {result.num_images})")
-    if result.top5 is not None:
-        print(f"top-5          {result.top5:.4f}")
-    print(f"cross-entropy  {result.cross_entropy:.4f} nats")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -123,7 +109,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(
             f"{report.variant} on {report.device}: {report.num_images} golden images, worst relative L2 "
             f"{report.relative_l2:.2e} (at most {report.tolerance:.0e}), "
-            f"top-1 equal on {report.num_top1_equal}: {'passed' if report.passed else 'FAILED'}"
+            f"decisions equal on {report.num_equal}: {'passed' if report.passed else 'FAILED'}"
         )
     return DONE if report.passed else PARITY
 
@@ -170,6 +156,9 @@ def _print_contract(contract: dict[str, Any]) -> None:
     names = "not known" if labels is None else ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
     resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec["resize"]]
     print(f"task           {contract['task']}, {contract['num_classes']} classes; labels: {names}")
+    if contract["thresholds"] is not None:
+        print(f"thresholds     {', '.join(map(str, contract['thresholds']))}")
+    print(f"output         {contract['output']}")
     print(
         f"input          {spec['color']} {spec['image_size']}x{spec['image_size']}, "
         f"batch {contract['batch'] or 'any'}; resize {resize} {spec['resize_size']} ({spec['interpolation']}), "

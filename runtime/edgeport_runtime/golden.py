@@ -1,4 +1,4 @@
-"""Replay a bundle's golden images and compare with the logits that PyTorch gave for them."""
+"""Replay a bundle's golden images and compare with what PyTorch gave for them."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError, ManifestError
 from edgeport_runtime.manifest import bundle_file, sha256_of
 from edgeport_runtime.metrics import relative_l2
+from edgeport_runtime.tasks import decisions
 
 if TYPE_CHECKING:
     import os
@@ -29,14 +30,14 @@ _MAX_EXPECTED_BYTES = 256 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GoldenReport:
-    """How far this device's logits are from PyTorch's.
+    """How far this device's outputs are from PyTorch's.
 
     Attributes:
         variant: name of the variant that ran.
         device: where it ran.
         num_images: how many images were replayed.
         relative_l2: the worst image's distance.
-        num_top1_equal: images with the same predicted class.
+        num_equal: images with the same decisions, such as top-1.
         tolerance: largest distance accepted.
     """
 
@@ -44,13 +45,13 @@ class GoldenReport:
     device: str
     num_images: int
     relative_l2: float
-    num_top1_equal: int
+    num_equal: int
     tolerance: float
 
     @property
     def passed(self) -> bool:
-        """True if every image is within the tolerance and has PyTorch's top-1."""
-        return self.relative_l2 <= self.tolerance and self.num_top1_equal == self.num_images
+        """True if every image is within the tolerance and PyTorch's decisions are made."""
+        return self.relative_l2 <= self.tolerance and self.num_equal == self.num_images
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; an infinite distance (a norm of zero or not finite) becomes null."""
@@ -70,21 +71,22 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
     if Path(bundle).is_file():
         raise InputError(f"{bundle} is one file; verify takes the bundle's folder, which holds the golden images")
     with Classifier.load(bundle, variant=variant, device=device) as classifier:
-        logits_BK, expected_BK = replay(classifier, Path(bundle))
+        outputs_BK, expected_BK = replay(classifier, Path(bundle))
+        ours, expected = (decisions(values, classifier.contract) for values in (outputs_BK, expected_BK))
         if classifier.variant is None:
             raise ManifestError(f"{bundle} is not a bundle")
         return GoldenReport(
             variant=classifier.variant.name,
             device=classifier.device,
             num_images=len(expected_BK),
-            relative_l2=float(relative_l2(logits_BK, expected_BK).max()),
-            num_top1_equal=int((logits_BK.argmax(axis=1) == expected_BK.argmax(axis=1)).sum()),
+            relative_l2=float(relative_l2(outputs_BK, expected_BK).max()),
+            num_equal=int((ours == expected).all(axis=1).sum()),
             tolerance=classifier.variant.tolerance,
         )
 
 
 def replay(classifier: Classifier, bundle: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The logits of the golden images, from their bytes: this device's and PyTorch's, both (images, K) float32.
+    """The outputs for the golden images, from their bytes: this device's and PyTorch's, both (images, K) float32.
 
     Raises:
         ManifestError: if a golden file is missing or altered.
@@ -98,7 +100,7 @@ def replay(classifier: Classifier, bundle: Path) -> tuple[NDArray[np.float32], N
         if sha256_of(path) != image.sha256:
             raise ManifestError(f"{image.file} is not the image that was exported (its sha256 differs)")
         images.append(path)
-    return np.stack(list(classifier.iter_logits(images))), _expected(bundle, manifest)
+    return np.stack(list(classifier.iter_outputs(images))), _expected(bundle, manifest)
 
 
 def _expected(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
@@ -106,14 +108,15 @@ def _expected(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
     path = bundle_file(bundle, golden.expected)
     if sha256_of(path) != golden.sha256:
         raise ManifestError(f"{golden.expected} is not the file that was exported (its sha256 differs)")
+    array = f"{manifest.contract.output}.npy"
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo("logits.npy").file_size > _MAX_EXPECTED_BYTES:
+            if archive.getinfo(array).file_size > _MAX_EXPECTED_BYTES:
                 raise ManifestError(f"{golden.expected} is larger than {_MAX_EXPECTED_BYTES} bytes")
-            logits: NDArray[np.float32] = np.load(io.BytesIO(archive.read("logits.npy")), allow_pickle=False)
+            expected_BK: NDArray[np.float32] = np.load(io.BytesIO(archive.read(array)), allow_pickle=False)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ManifestError(f"{golden.expected} cannot be read: {error}") from None
-    wanted = (len(golden.images), manifest.contract.num_classes)
-    if logits.dtype != np.float32 or logits.shape != wanted:
-        raise ManifestError(f"{golden.expected} holds {logits.dtype} {logits.shape}, not float32 {wanted}")
-    return logits
+    wanted = (len(golden.images), manifest.contract.num_outputs)
+    if expected_BK.dtype != np.float32 or expected_BK.shape != wanted:
+        raise ManifestError(f"{golden.expected} holds {expected_BK.dtype} {expected_BK.shape}, not float32 {wanted}")
+    return expected_BK

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeport_runtime.contract import Contract
 from edgeport_runtime.errors import InputError, ManifestError
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
-    Contract,
     Manifest,
     Variant,
     bundle_file,
@@ -91,8 +91,10 @@ def _check_graph(session: Session, contract: Contract, path: Path) -> None:
     is_batch_right = (
         isinstance(session.input_shape[0], str) if contract.batch is None else session.input_shape[0] == contract.batch
     )
-    if session.input_shape[1:] != wanted or not is_batch_right or session.output_shape[1:] != [contract.num_classes]:
+    is_output_right = (session.output_name, session.output_shape[1:]) == (contract.output, [contract.num_outputs])
+    if session.input_shape[1:] != wanted or not is_batch_right or not is_output_right:
         raise ManifestError(
-            f"{path} maps {session.input_shape} to {session.output_shape}, which is not what the contract says: "
-            f"[{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to {contract.num_classes} classes"
+            f"{path} maps {session.input_shape} to {session.output_name} {session.output_shape}, which is not what the "
+            f"contract says: [{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to {contract.num_outputs} "
+            f"{contract.output}"
         )

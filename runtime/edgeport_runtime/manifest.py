@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from edgeport_runtime.errors import InputError, ManifestError
-from edgeport_runtime.preprocess import PreprocessSpec
+from edgeport_runtime.contract import Contract
+from edgeport_runtime.errors import ManifestError
+from edgeport_runtime.schema import (
+    expect_digest,
+    expect_file,
+    expect_integer,
+    expect_list,
+    expect_number,
+    expect_object,
+    expect_string,
+    fail,
+)
 
 if TYPE_CHECKING:
     import os
@@ -21,7 +29,6 @@ __all__ = [
     "CONTRACT_KEY",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
-    "Contract",
     "Golden",
     "GoldenImage",
     "Manifest",
@@ -37,70 +44,6 @@ CONTRACT_KEY = "edgeport.contract"
 """Key of the contract's JSON in the ``metadata_props`` of every ``.onnx`` file."""
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
-_MAX_CLASSES = 1_000_000
-# A plain relative path: no drive, no parent, no hidden file, no separator but "/".
-_FILE = re.compile(r"(?:[A-Za-z0-9_][A-Za-z0-9._-]*/)?[A-Za-z0-9_][A-Za-z0-9._-]*")
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Contract:
-    """What a model takes and what its output means; also inside every ``.onnx`` file.
-
-    Attributes:
-        task: ``multiclass``: softmax over the logits.
-        num_classes: number of logits, K.
-        labels: K names, or None where they are not known.
-        batch: the fixed batch size, or None if any is taken.
-        preprocess: from an image to the float32 input BCHW.
-    """
-
-    task: Literal["multiclass"]
-    num_classes: int
-    labels: tuple[str, ...] | None
-    batch: int | None
-    preprocess: PreprocessSpec
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
-        return {
-            "task": self.task,
-            "num_classes": self.num_classes,
-            "labels": None if self.labels is None else list(self.labels),
-            "batch": self.batch,
-            "preprocess": self.preprocess.to_dict(),
-            "preprocess_sha256": self.preprocess.sha256(),
-        }
-
-    @classmethod
-    def from_dict(cls, data: Any, context: str = "contract") -> Contract:
-        """Read and validate.
-
-        Raises:
-            ManifestError: naming the value that is wrong.
-        """
-        fields = ("task", "num_classes", "labels", "batch", "preprocess", "preprocess_sha256")
-        data = _object(data, context, fields)
-        if data["task"] != "multiclass":
-            _fail(f"{context}.task", f"{data['task']!r} is not a task that this version knows (multiclass)")
-        num_classes = _integer(data["num_classes"], f"{context}.num_classes", 1, _MAX_CLASSES)
-        labels = data["labels"]
-        if labels is not None:
-            labels = tuple(
-                _string(v, f"{context}.labels[{i}]") for i, v in enumerate(_list(labels, f"{context}.labels"))
-            )
-            if len(labels) != num_classes:
-                _fail(f"{context}.labels", f"{len(labels)} labels for {num_classes} classes")
-        batch = data["batch"]
-        if batch is not None:
-            batch = _integer(batch, f"{context}.batch", 1, 65_536)
-        try:
-            spec = PreprocessSpec.from_dict(_object(data["preprocess"], f"{context}.preprocess"))
-        except InputError as error:
-            raise ManifestError(str(error), context=f"{context}.preprocess") from None
-        if data["preprocess_sha256"] != spec.sha256():
-            _fail(f"{context}.preprocess_sha256", "is not the digest of preprocess; the manifest was edited by hand")
-        return cls(task="multiclass", num_classes=num_classes, labels=labels, batch=batch, preprocess=spec)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,17 +77,17 @@ class Variant:
     @classmethod
     def from_dict(cls, data: Any, context: str) -> Variant:
         """Read and validate; raises ManifestError naming the value that is wrong."""
-        data = _object(data, context, tuple(cls.__slots__))
+        data = expect_object(data, context, tuple(cls.__slots__))
         scheme = data["scheme"]
         return cls(
-            name=_string(data["name"], f"{context}.name"),
-            file=_file(data["file"], f"{context}.file"),
-            precision=_string(data["precision"], f"{context}.precision"),
-            scheme=None if scheme is None else _string(scheme, f"{context}.scheme"),
-            opset=_integer(data["opset"], f"{context}.opset", 1, 1000),
-            sha256=_digest(data["sha256"], f"{context}.sha256"),
-            size_bytes=_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
-            tolerance=_number(data["tolerance"], f"{context}.tolerance"),
+            name=expect_string(data["name"], f"{context}.name"),
+            file=expect_file(data["file"], f"{context}.file"),
+            precision=expect_string(data["precision"], f"{context}.precision"),
+            scheme=None if scheme is None else expect_string(scheme, f"{context}.scheme"),
+            opset=expect_integer(data["opset"], f"{context}.opset", 1, 1000),
+            sha256=expect_digest(data["sha256"], f"{context}.sha256"),
+            size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
+            tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
         )
 
 
@@ -178,21 +121,21 @@ class Golden:
     @classmethod
     def from_dict(cls, data: Any, context: str = "golden") -> Golden:
         """Read and validate; raises ManifestError naming the value that is wrong."""
-        data = _object(data, context, ("images", "expected", "sha256"))
+        data = expect_object(data, context, ("images", "expected", "sha256"))
         images = []
-        for i, item in enumerate(_list(data["images"], f"{context}.images")):
+        for i, item in enumerate(expect_list(data["images"], f"{context}.images")):
             where = f"{context}.images[{i}]"
-            item = _object(item, where, ("file", "sha256"))
+            item = expect_object(item, where, ("file", "sha256"))
             image = GoldenImage(
-                file=_file(item["file"], f"{where}.file"), sha256=_digest(item["sha256"], f"{where}.sha256")
+                file=expect_file(item["file"], f"{where}.file"), sha256=expect_digest(item["sha256"], f"{where}.sha256")
             )
             images.append(image)
         if not images:
-            _fail(f"{context}.images", "is empty")
+            fail(f"{context}.images", "is empty")
         return cls(
             images=tuple(images),
-            expected=_file(data["expected"], f"{context}.expected"),
-            sha256=_digest(data["sha256"], f"{context}.sha256"),
+            expected=expect_file(data["expected"], f"{context}.expected"),
+            sha256=expect_digest(data["sha256"], f"{context}.sha256"),
         )
 
 
@@ -240,37 +183,37 @@ class Manifest:
         """
         if not isinstance(data, dict) or "schema_version" not in data:
             raise ManifestError("this is not an EdgePort manifest (no schema_version)")
-        version = _integer(data["schema_version"], "schema_version", 1, 2**31)
+        version = expect_integer(data["schema_version"], "schema_version", 1, 2**31)
         if version > SCHEMA_VERSION:
-            _fail(
+            fail(
                 "schema_version",
                 f"{version} is later than {SCHEMA_VERSION}, the latest this version of edgeport reads; "
                 "upgrade with: pip install --upgrade edgeport",
             )
         fields = ("architecture", "weights", "contract", "variants", "golden", "parity", "provenance")
-        data = _object({k: v for k, v in data.items() if k != "schema_version"}, "", fields)
-        architecture = _object(data["architecture"], "architecture", ("name", "num_params", "source"))
-        _string(architecture["name"], "architecture.name")
-        _string(architecture["source"], "architecture.source")
-        _integer(architecture["num_params"], "architecture.num_params", 0, 2**62)
+        data = expect_object({k: v for k, v in data.items() if k != "schema_version"}, "", fields)
+        architecture = expect_object(data["architecture"], "architecture", ("name", "num_params", "source"))
+        expect_string(architecture["name"], "architecture.name")
+        expect_string(architecture["source"], "architecture.source")
+        expect_integer(architecture["num_params"], "architecture.num_params", 0, 2**62)
         variants = tuple(
-            Variant.from_dict(v, f"variants[{i}]") for i, v in enumerate(_list(data["variants"], "variants"))
+            Variant.from_dict(v, f"variants[{i}]") for i, v in enumerate(expect_list(data["variants"], "variants"))
         )
         if not variants:
-            _fail("variants", "is empty")
+            fail("variants", "is empty")
         if len({variant.name for variant in variants}) != len(variants):
-            _fail("variants", "two variants have the same name")
+            fail("variants", "two variants have the same name")
         return cls(
             architecture=architecture,
-            weights=_object(data["weights"], "weights"),
+            weights=expect_object(data["weights"], "weights"),
             contract=Contract.from_dict(data["contract"]),
             variants=variants,
             golden=Golden.from_dict(data["golden"]),
             parity=tuple(
-                _object(stage, f"parity[{i}]", ("stage",), exact=False)
-                for i, stage in enumerate(_list(data["parity"], "parity"))
+                expect_object(stage, f"parity[{i}]", ("stage",), exact=False)
+                for i, stage in enumerate(expect_list(data["parity"], "parity"))
             ),
-            provenance=_object(data["provenance"], "provenance"),
+            provenance=expect_object(data["provenance"], "provenance"),
         )
 
 
@@ -327,62 +270,3 @@ def _finite(text: str) -> float:
     if not math.isfinite(value):
         raise ValueError(f"{text} is not a finite number")
     return value
-
-
-def _fail(context: str, message: str) -> NoReturn:
-    raise ManifestError(message, context=context)
-
-
-def _object(value: Any, context: str, fields: tuple[str, ...] = (), *, exact: bool = True) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        _fail(context, f"is {_kind(value)}, not an object")
-    for field in fields:
-        if field not in value:
-            _fail(context, f"lacks the field {field!r}")
-    if fields and exact:
-        for field in value:
-            if field not in fields:
-                _fail(context, f"has the unknown field {field!r}")
-    return value
-
-
-def _list(value: Any, context: str) -> list[Any]:
-    if not isinstance(value, list):
-        _fail(context, f"is {_kind(value)}, not a list")
-    return value
-
-
-def _string(value: Any, context: str) -> str:
-    if not isinstance(value, str):
-        _fail(context, f"is {_kind(value)}, not a string")
-    return value
-
-
-def _integer(value: Any, context: str, low: int, high: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        _fail(context, f"is {value!r}, not a whole number from {low} to {high}")
-    return value
-
-
-def _number(value: Any, context: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
-        _fail(context, f"is {value!r}, not a positive number")
-    return float(value)
-
-
-def _file(value: Any, context: str) -> str:
-    name = _string(value, context)
-    if not _FILE.fullmatch(name):
-        _fail(context, f"{name!r} is not a plain path inside the bundle")
-    return name
-
-
-def _digest(value: Any, context: str) -> str:
-    digest = _string(value, context)
-    if not _SHA256.fullmatch(digest):
-        _fail(context, f"{digest!r} is not a SHA-256 digest in hexadecimal")
-    return digest
-
-
-def _kind(value: Any) -> str:
-    return "missing" if value is None else f"of type {type(value).__name__}"

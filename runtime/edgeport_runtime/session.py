@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from edgeport_runtime.contract import OUTPUTS
 from edgeport_runtime.errors import ManifestError, SessionError
 
 if TYPE_CHECKING:
@@ -14,10 +15,9 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.providers import Provider
 
-__all__ = ["INPUT_NAME", "OUTPUT_NAME", "Session", "import_onnxruntime"]
+__all__ = ["INPUT_NAME", "Session", "import_onnxruntime"]
 
 INPUT_NAME = "image"
-OUTPUT_NAME = "logits"
 _LOG_FATAL = 4  # errors reach the caller as exceptions; ONNX Runtime need not print them as well
 
 
@@ -62,23 +62,26 @@ class Session:
             version = ort.__version__
             raise SessionError(f"{path} is not a model that ONNX Runtime {version} loads: {_one_line(error)}") from None
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if [i.name for i in inputs] != [INPUT_NAME] or [o.name for o in outputs] != [OUTPUT_NAME]:
-            raise ManifestError(f"{path} has no input {INPUT_NAME!r} and output {OUTPUT_NAME!r}; it is not EdgePort's")
+        if [i.name for i in inputs] != [INPUT_NAME] or len(outputs) != 1 or outputs[0].name not in OUTPUTS:
+            raise ManifestError(
+                f"{path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; it is not EdgePort's"
+            )
         self.input_shape: list[int | str] = inputs[0].shape
+        self.output_name: str = outputs[0].name
         self.output_shape: list[int | str] = outputs[0].shape
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
 
     def run(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Logits (B, K) float32.
+        """The graph's output (B, K) float32.
 
         Raises:
             SessionError: if the run fails, for want of memory for example.
         """
         try:
-            logits_BK: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: x_BCHW})[0]
+            outputs_BK: NDArray[np.float32] = self._session.run([self.output_name], {INPUT_NAME: x_BCHW})[0]
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
             raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
-        return logits_BK
+        return outputs_BK
 
 
 def _one_line(error: Exception) -> str:

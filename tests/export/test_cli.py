@@ -77,15 +77,18 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(golden / f"{i}.png")
     options = (
         "--image-size 28 --channels 3 --num-classes 3 --mean 0.5 0.4 0.3 --std 0.3 0.2 0.1 --color bgr --scale unit "
-        "--resize shorter --interpolation nearest --crop-pct 0.9 --opset 19 --batch 2 --seed 5"
+        "--resize shorter --interpolation nearest --crop-pct 0.9 --opset 19 --batch 2 --seed 5 "
+        "--task multilabel --threshold 0.2 0.3 0.4 --activation in-graph"
     )
     files = ["--weights", str(weights), "--labels", str(labels), "--golden", str(golden)]
     assert main(["lenet5", "-o", str(tmp_path / "bundle"), *files, *options.split()]) == 0
     manifest = load_manifest(tmp_path / "bundle")
     assert manifest.contract.to_dict() | {"preprocess_sha256": ""} == {
-        "task": "multiclass",
+        "task": "multilabel",
         "num_classes": 3,
         "labels": ["cat", "dog", "owl"],
+        "thresholds": [0.2, 0.3, 0.4],
+        "output": "probabilities",
         "batch": 2,
         "preprocess": {
             "color": "bgr",
@@ -106,9 +109,9 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
     with Classifier.load(tmp_path / "bundle") as classifier:
         x_BCHW = np.random.default_rng(0).standard_normal((3, 3, 28, 28), dtype=np.float32)
         with torch.no_grad():
-            expected = module.eval()(torch.from_numpy(x_BCHW)).numpy()
-        # Measured: 1e-7
-        np.testing.assert_allclose(classifier.logits(x_BCHW), expected, rtol=0, atol=1e-5)
+            expected = torch.sigmoid(module.eval()(torch.from_numpy(x_BCHW))).numpy()
+        # Measured: 6e-8
+        np.testing.assert_allclose(classifier.probabilities(x_BCHW), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -8,21 +8,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from contracts import make_contract
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import InputError
-from edgeport_runtime.manifest import Contract
 from edgeport_runtime.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edgeport_runtime.contract import Contract
+
 SPEC = ARCHITECTURES["resnet20"].preprocess
 
 
 def _contract(batch: int | None) -> Contract:
-    return Contract(task="multiclass", num_classes=10, labels=None, batch=batch, preprocess=SPEC)
+    return make_contract(num_classes=10, batch=batch, preprocess=SPEC)
 
 
 @pytest.mark.parametrize(("num_images", "num_used", "num_kept"), [(1, 1, 1), (8, 8, 8), (9, 9, 8), (100, 64, 8)])

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import nn
 
+from contracts import make_contract
 from edgeport_export import ExportConfig, ExportResult, export
 from edgeport_export.chain import Chain
 from edgeport_models import ARCHITECTURES
-from edgeport_runtime import Classifier, InputError, ParityError, TraceError, load_manifest
+from edgeport_runtime import Classifier, InputError, ParityError, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +46,7 @@ def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
     assert [stage for stage in stages if stage in expected] == expected
     for stage in result.parity.stages:
         assert stage.relative_l2 <= 1e-5
-        assert stage.top1_agreement == 1
+        assert stage.agreement == 1
     assert result.parity.stages[0].num_samples == 14
     assert result.parity.stages[2].same_bytes_as == "simplified"
     logits = np.load(result.path / "golden" / "expected.npz")["logits"]
@@ -61,7 +62,7 @@ def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
 def test_trained_resnet20_uses_64_images_and_keeps_8(resnet20: ExportResult) -> None:
     exported = resnet20.parity.stages[0]
     assert exported.num_samples == 64 + 3 + 2 + 1
-    assert exported.top1_interval[0] > 0.9
+    assert exported.agreement_interval[0] > 0.9
     assert len(resnet20.manifest.golden.images) == 8
     assert len(list((resnet20.path / "golden").iterdir())) == 9
     assert resnet20.manifest.weights == {
@@ -122,26 +123,11 @@ def test_a_golden_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     assert not config.output.exists()
 
 
-class _Branching(nn.Module):
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x.flatten(1)[:, :3] if x.sum() > 0 else x.flatten(1)[:, 1:4]
-
-
-def test_a_module_that_cannot_be_traced_says_so(tmp_path: Path) -> None:
-    from edgeport_export.config import resolve
-    from edgeport_export.trace import trace
-
-    contract = resolve(ExportConfig(architecture="lenet5", output=tmp_path)).contract
-    with pytest.raises(TraceError, match="PyTorch could not trace the module"):
-        trace(_Branching().eval(), contract, opset=20, path=tmp_path / "model.onnx")
-
-
 @pytest.mark.parametrize(
     ("answer", "message"),
     [
         (lambda x: torch.zeros(len(x), 3), "all equal"),
         (lambda x: torch.full((len(x), 3), torch.nan), "NaN or infinite"),
-        (lambda x: x, "does not return logits"),
     ],
 )
 def test_logits_that_prove_nothing_are_refused(answer: Callable[[torch.Tensor], Any], message: str) -> None:
@@ -150,7 +136,7 @@ def test_logits_that_prove_nothing_are_refused(answer: Callable[[torch.Tensor], 
             return answer(x)
 
     with pytest.raises(ParityError, match=f"stage torch: .*{message}"):
-        Chain(Module(), [np.ones((2, 1, 4, 4), np.float32)])
+        Chain(Module(), [np.ones((2, 1, 4, 4), np.float32)], contract=make_contract(num_classes=3))
 
 
 class _WithDropoutAndAuxiliary(nn.Module):
@@ -187,6 +173,8 @@ def test_norms_dropout_and_dead_outputs_are_gone(tmp_path: Path) -> None:
     assert len(model.graph.output) == 1
     weights = {tuple(tensor.dims) for tensor in model.graph.initializer}
     assert weights == {(4, 1, 3, 3), (4,), (2,), (3, 4), (3,)}
-    chain = Chain(module, [np.random.default_rng(0).random((n, 1, 32, 32), np.float32) for n in (1, 2, 3, 8)])
+    chain = Chain(
+        module, [np.random.default_rng(0).random((n, 1, 32, 32), np.float32) for n in (1, 2, 3, 8)], contract=contract
+    )
     chain.check_graph("simplified", tmp_path / "model.onnx")
     assert chain.report.passed

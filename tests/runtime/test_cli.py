@@ -58,7 +58,7 @@ def test_predict_json(resnet20: ExportResult, images: list[Path], capsys: pytest
     assert [entry["image"] for entry in document] == [str(image) for image in images]
     for entry in document:
         assert len(entry["predictions"]) == 5
-        assert set(entry["predictions"][0]) == {"index", "label", "score"}
+        assert set(entry["predictions"][0]) == {"index", "label", "score", "is_decided"}
 
 
 def test_predict_takes_a_lone_file(
@@ -95,7 +95,7 @@ def test_verify(bundle: Path, edit_manifest: EditManifest, capsys: pytest.Captur
     status, out, err = _run(capsys, "verify", bundle)
     assert (status, err) == (0, "")
     assert out.startswith("fp32 on cpu: 8 golden images, worst relative L2 ")
-    assert out.endswith("top-1 equal on 8: passed\n")
+    assert out.endswith("decisions equal on 8: passed\n")
     # Half the tolerance the exporter would never reach: every device fails it.
     edit_manifest(bundle, lambda data: data["variants"][0].update(tolerance=1e-30))
     status, out, err = _run(capsys, "verify", bundle, "--json")
@@ -119,9 +119,9 @@ def test_evaluate(
     assert (document["variant"], document["device"], document["matched_by"]) == ("fp32", "cpu", "name")
     assert document["num_images"] == 4
     text = _run(capsys, "evaluate", resnet20.path, "--data", tmp_path)[1]
-    assert text.startswith("folders matched to classes by name\n")
-    assert f"top-1          {document['top1']:.4f}  ({document['num_correct']} of 4)" in text
-    assert f"cross-entropy  {document['cross_entropy']:.4f} nats" in text
+    assert text.startswith("images matched to classes by name\n")
+    assert f"top-1              {document['top1']:.4f}  ({document['num_correct']} of 4)" in text
+    assert f"cross-entropy      {document['cross_entropy']:.4f} nats" in text
 
 
 def test_info(resnet20: ExportResult, capsys: pytest.CaptureFixture[str]) -> None:

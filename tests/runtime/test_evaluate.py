@@ -53,7 +53,7 @@ def test_metrics_are_scikit_learns(classifier: Classifier, tmp_path: Path) -> No
     assert result.top5 == pytest.approx(top_k_accuracy_score(targets, scores, k=5), abs=1e-12)
     assert result.cross_entropy == pytest.approx(log_loss(targets, scores, labels=range(10)), rel=1e-6)
     assert result.matched_by == "name"
-    assert [c.folder for c in result.classes] == list(LABELS)
+    assert [c.name for c in result.classes] == list(LABELS)
     assert sum(c.num_correct for c in result.classes) == num_correct
     assert {c.num_images for c in result.classes} == {3}
     assert seen == [(i + 1, 30) for i in range(30)]
@@ -65,14 +65,14 @@ def test_some_folders_are_enough_if_they_are_labels(classifier: Classifier, tmp_
     (tmp_path / "readme.txt").write_text("not a class")
     result = evaluate(classifier, tmp_path)
     assert result.matched_by == "name"
-    assert [(c.folder, c.index) for c in result.classes] == [("cat", 3), ("truck", 9)]
+    assert [(c.name, c.index) for c in result.classes] == [("cat", 3), ("truck", 9)]
 
 
 def test_other_names_go_by_sorted_order(classifier: Classifier, tmp_path: Path) -> None:
     _fill(tmp_path, [f"n{i:02}" for i in range(10)], num=1)
     result = evaluate(classifier, tmp_path)
     assert result.matched_by == "sorted order"
-    assert [(c.folder, c.index) for c in result.classes] == [(f"n{i:02}", i) for i in range(10)]
+    assert [(c.name, c.index) for c in result.classes] == [(f"n{i:02}", i) for i in range(10)]
 
 
 def test_model_without_labels_goes_by_sorted_order(lenet5: ExportResult, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_folders_that_cannot_be_matched_are_named(classifier: Classifier, tmp_pa
 
 
 def test_data_that_is_no_folder_of_folders_is_refused(classifier: Classifier, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="nowhere is not a folder; --data takes"):
+    with pytest.raises(InputError, match="nowhere does not exist; --data takes a folder"):
         evaluate(classifier, tmp_path / "nowhere")
     with pytest.raises(InputError, match="holds no folders"):
         evaluate(classifier, tmp_path)

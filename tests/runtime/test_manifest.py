@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeport_runtime import Manifest, ManifestError, load_manifest
-from edgeport_runtime.manifest import SCHEMA_VERSION, Contract, bundle_file
+from edgeport_runtime.contract import Contract
+from edgeport_runtime.manifest import SCHEMA_VERSION, bundle_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,24 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
         (
             ("contract", "task"),
             "ranking",
-            "contract.task: 'ranking' is not a task that this version knows (multiclass)",
+            "contract.task: 'ranking' is not a task that this version knows (multiclass, binary, multilabel)",
+        ),
+        (
+            ("contract", "output"),
+            "scores",
+            "contract.output: 'scores' is not an output that this version knows (logits, probabilities)",
+        ),
+        (
+            ("contract", "thresholds"),
+            [0.5],
+            "contract.thresholds: a multiclass task has none; its decision is the most probable class",
+        ),
+        (("contract", "thresholds"), [1.0], "contract.thresholds[0]: is 1.0, not a probability above 0 and below 1"),
+        (("contract", "task"), "binary", "contract.num_classes: a binary task has 2 classes, not 10"),
+        (
+            ("contract", "task"),
+            "multilabel",
+            "contract.thresholds: a multilabel task has one value, or 10 values (one a class)",
         ),
         (("contract", "num_classes"), 11, "contract.labels: 10 labels for 11 classes"),
         (("contract", "num_classes"), 1.0, "contract.num_classes: is 1.0, not a whole number from 1 to 1000000"),

@@ -1,0 +1,67 @@
+"""Which line of the user's code an error comes from."""
+
+from __future__ import annotations
+
+import re
+import sys
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import torch
+
+__all__ = ["line_of_node", "user_line"]
+
+_STACK_ENTRY = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
+_STDLIB = Path(sysconfig.get_paths()["stdlib"])
+_NOT_THEIRS = ("torch", "onnxscript", "onnx_ir", "onnx", "onnxsim", "edgeport_export")  # packages, if imported
+
+
+def user_line(error: BaseException) -> str | None:
+    """The deepest line of the user's code in an error's traceback, or of the errors that caused it.
+
+    Returns:
+        ``file.py, line 7: code``; None if only libraries took part.
+    """
+    found = None
+    for one in _chain(error):
+        frames = traceback.extract_tb(one.__traceback__)
+        found = _last((frame.filename, frame.lineno or 0, frame.line or "") for frame in frames) or found
+    return found
+
+
+def line_of_node(node: torch.fx.Node) -> str | None:
+    """The deepest line of the user's code from which a captured node came; as :func:`user_line`."""
+    stack = node.meta.get("stack_trace") or ""
+    return _last((m["file"], int(m["line"]), m["code"]) for m in _STACK_ENTRY.finditer(stack))
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen:
+        seen.add(id(current))
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _last(entries: Iterable[tuple[str, int, str]]) -> str | None:
+    theirs = [entry for entry in entries if _is_theirs(Path(entry[0]))]
+    if not theirs:
+        return None
+    file, line, code = theirs[-1]
+    shown = Path(file)
+    if shown.is_relative_to(Path.cwd()):
+        shown = shown.relative_to(Path.cwd())
+    return f"{shown}, line {line}: {code.strip()}"
+
+
+def _is_theirs(path: Path) -> bool:
+    roots = [getattr(sys.modules.get(name), "__path__", []) for name in _NOT_THEIRS]
+    if not path.is_absolute() or any(path.is_relative_to(folder) for folders in roots for folder in folders):
+        return False  # "<string>" and the like are not absolute
+    return not path.is_relative_to(_STDLIB) or "site-packages" in path.parts

@@ -1,0 +1,83 @@
+"""What ``run-model`` prints of predictions and metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeport_runtime.evaluate import BinaryEvaluation, MulticlassEvaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeport_runtime.classifier import Prediction
+    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.evaluate import Evaluation, MultilabelEvaluation
+
+__all__ = ["print_evaluation", "print_predictions"]
+
+_NUM_CONFUSIONS = 5
+
+
+def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:
+    """An image and its classes with their probabilities; the labels that a multi-label model decides on are marked."""
+    print(image)
+    for p in predictions:
+        mark = ("* " if p.is_decided else "  ") if contract.task == "multilabel" else ""
+        print(f"  {mark}{p.score:7.2%}  {p.index if p.label is None else p.label}")
+
+
+def print_evaluation(result: Evaluation, contract: Contract) -> None:
+    """The metrics of an evaluation as a few lines."""
+    if isinstance(result, MulticlassEvaluation):
+        _print_multiclass(result, contract)
+    elif isinstance(result, BinaryEvaluation):
+        _print_binary(result, contract)
+    else:
+        _print_multilabel(result)
+
+
+def _print_multiclass(result: MulticlassEvaluation, contract: Contract) -> None:
+    print(f"images matched to classes by {result.matched_by}")
+    width = max(len(c.name) for c in result.classes)
+    for c in result.classes:
+        print(f"  {c.name:<{width}}  class {c.index:>4}  {c.num_correct:>6} of {c.num_images}")
+    wrong = sorted((pair for pair in result.confusion if pair[0] != pair[1]), key=lambda pair: -pair[2])
+    for true, predicted, count in wrong[:_NUM_CONFUSIONS]:
+        print(f"  {contract.label(true)} taken for {contract.label(predicted)}: {count}")
+    print(f"top-1              {result.top1:.4f}  ({result.num_correct} of {result.num_images})")
+    if result.top5 is not None:
+        print(f"top-5              {result.top5:.4f}")
+    print(f"cross-entropy      {result.cross_entropy:.4f} nats")
+    print(f"calibration error  {result.calibration_error:.4f}")
+
+
+def _print_binary(result: BinaryEvaluation, contract: Contract) -> None:
+    negative, positive = contract.label(0), contract.label(1)
+    print(f"images matched to classes by {result.matched_by}; positive: {positive}, from {result.threshold:g} on")
+    print(f"  {negative}: {result.true_negatives} found, {result.false_positives} taken for {positive}")
+    print(f"  {positive}: {result.true_positives} found, {result.false_negatives} taken for {negative}")
+    for name in ("accuracy", "precision", "recall", "f1", "auroc"):
+        print(f"{name:<18} {_figure(getattr(result, name))}")
+    print(f"cross-entropy      {result.cross_entropy:.4f} nats")
+    print(f"calibration error  {result.calibration_error:.4f}")
+
+
+def _print_multilabel(result: MultilabelEvaluation) -> None:
+    width = max(5, *(len(label.name) for label in result.labels))
+    columns = ("precision", "recall", "f1", "auroc", "average_precision")
+    print(f"{'label':<{width}}  images  " + "  ".join(f"{name[:9]:>9}" for name in columns))
+    for label in result.labels:
+        figures = "  ".join(f"{_figure(getattr(label, name)):>9}" for name in columns)
+        print(f"{label.name:<{width}}  {label.num_positive:>6}  {figures}")
+    for name in ("precision", "recall", "f1", "auroc"):
+        print(f"{f'macro {name}':<23} {_figure(getattr(result, f'macro_{name}'))}")
+    print(
+        f"mean average precision  {_figure(result.mean_average_precision)}  "
+        f"(over {result.num_labels_with_images} of {len(result.labels)} labels, those that have images)"
+    )
+    print(f"exact match             {result.exact_match:.4f}  (of {result.num_images} images)")
+    print(f"cross-entropy           {result.cross_entropy:.4f} nats")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
