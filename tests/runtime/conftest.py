@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+
+from edgeport_export import ExportConfig, export
+from task_models import TASKS, make_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from edgeport_export import ExportResult
+    from edgeport_runtime.contract import Task
 
 
 @pytest.fixture(scope="session")
@@ -50,3 +56,19 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None
         path.write_text(json.dumps(data), "utf-8")
 
     return edit
+
+
+@pytest.fixture(scope="session")
+def task_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Task, str], ExportResult]:
+    """LeNet-5 for every task, with its activation in the runtime and in the graph, of the same weights."""
+    folder = tmp_path_factory.mktemp("tasks")
+    made = {}
+    for task in TASKS:
+        weights, labels = folder / f"{task}.pth", folder / f"{task}.txt"
+        torch.save(make_module(task).state_dict(), weights)
+        labels.write_text("no\nyes\n" if task == "binary" else "a\nb\nc\nd\n")
+        config = ExportConfig(architecture="lenet5", output=Path(), weights=weights, labels=labels, task=task)
+        for place in ("runtime", "in-graph"):
+            output = folder / f"{task}-{place}"
+            made[task, place] = export(replace(config, output=output, activation=place))  # type: ignore[arg-type]
+    return made

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,74 +10,29 @@ import pytest
 import torch
 
 from contracts import make_contract
-from edgeport_export import ExportConfig, export
-from edgeport_models import ARCHITECTURES
-from edgeport_models.weights import init_random
 from edgeport_runtime import Classifier, InputError
 from edgeport_runtime.golden import verify
-from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.tasks import decisions, probabilities
+from task_models import TASKS, make_images, make_inputs, make_module
 
 if TYPE_CHECKING:
     from typing import Any
 
-    from numpy.typing import NDArray
-
     from edgeport_export import ExportResult
     from edgeport_runtime.contract import Task
-
-TASKS: tuple[Task, ...] = ("multiclass", "binary", "multilabel")
-NUM_OUTPUTS = {"multiclass": 4, "binary": 1, "multilabel": 4}
-
-
-def _module(task: Task) -> torch.nn.Module:
-    """Its logits have mean 0 over the images below, so that decisions differ."""
-    torch.manual_seed(0)
-    spec = ARCHITECTURES["lenet5"]
-    module = spec.build(num_classes=NUM_OUTPUTS[task]).eval()
-    init_random(module, head="fc3", input_shape=spec.input_shape, seed=0)
-    with torch.no_grad():
-        module.get_submodule("fc3").bias.sub_(module(torch.from_numpy(_inputs())).mean(dim=0))
-    return module
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Task, str], ExportResult]:
-    """LeNet-5 for every task, with its activation in the runtime and in the graph, of the same weights."""
-    folder = tmp_path_factory.mktemp("tasks")
-    made = {}
-    for task in TASKS:
-        weights, labels = folder / f"{task}.pth", folder / f"{task}.txt"
-        torch.save(_module(task).state_dict(), weights)
-        labels.write_text("no\nyes\n" if task == "binary" else "a\nb\nc\nd\n")
-        config = ExportConfig(architecture="lenet5", output=Path(), weights=weights, labels=labels, task=task)
-        for place in ("runtime", "in-graph"):
-            output = folder / f"{task}-{place}"
-            made[task, place] = export(replace(config, output=output, activation=place))  # type: ignore[arg-type]
-    return made
-
-
-def _images() -> list[NDArray[np.uint8]]:
-    """Blocks of grey, which differ in more than noise."""
-    blocks = np.random.default_rng(0).integers(0, 256, (40, 4, 4), dtype=np.uint8)
-    return [np.kron(block, np.ones((8, 8), np.uint8)) for block in blocks]
-
-
-def _inputs() -> NDArray[np.float32]:
-    return np.stack([preprocess(image, ARCHITECTURES["lenet5"].preprocess) for image in _images()])
 
 
 @pytest.mark.parametrize("place", ["runtime", "in-graph"])
 @pytest.mark.parametrize("task", TASKS)
 def test_probabilities_are_pytorchs_wherever_the_activation_is(
-    task: Task, place: str, bundles: dict[Any, ExportResult]
+    task: Task, place: str, task_bundles: dict[Any, ExportResult]
 ) -> None:
-    x_BCHW = _inputs()
+    x_BCHW = make_inputs()
     with torch.no_grad():
-        logits_BK = _module(task)(torch.from_numpy(x_BCHW)).double()
+        logits_BK = make_module(task)(torch.from_numpy(x_BCHW)).double()
     expected = torch.softmax(logits_BK, dim=1) if task == "multiclass" else torch.sigmoid(logits_BK)
     assert 0.05 < expected.std() < 0.5
-    with Classifier.load(bundles[task, place].path) as classifier:
+    with Classifier.load(task_bundles[task, place].path) as classifier:
         assert classifier.contract.output == ("logits" if place == "runtime" else "probabilities")
         # Measured: at most 6e-7
         np.testing.assert_allclose(classifier.probabilities(x_BCHW), expected.numpy(), rtol=0, atol=1e-5)
@@ -93,9 +46,9 @@ def test_probabilities_are_pytorchs_wherever_the_activation_is(
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_graph_names_its_output(task: Task, bundles: dict[Any, ExportResult]) -> None:
+def test_graph_names_its_output(task: Task, task_bundles: dict[Any, ExportResult]) -> None:
     for place, output in (("runtime", "logits"), ("in-graph", "probabilities")):
-        path = bundles[task, place].path
+        path = task_bundles[task, place].path
         graph = onnx.load(path / "model.fp32.onnx").graph
         assert [value.name for value in graph.output] == [output]
         ends_with = {node.op_type for node in graph.node} & {"Softmax", "Sigmoid"}
@@ -107,9 +60,9 @@ def test_graph_names_its_output(task: Task, bundles: dict[Any, ExportResult]) ->
         assert report.num_equal == report.num_images == 8
 
 
-def test_binary_predictions_name_the_decided_class_first(bundles: dict[Any, ExportResult]) -> None:
-    with Classifier.load(bundles["binary", "runtime"].path) as classifier:
-        found = classifier.predict_batch(_images())
+def test_binary_predictions_name_the_decided_class_first(task_bundles: dict[Any, ExportResult]) -> None:
+    with Classifier.load(task_bundles["binary", "runtime"].path) as classifier:
+        found = classifier.predict_batch(make_images())
         assert {predictions[0].label for predictions in found} == {"no", "yes"}
         for predictions in found:
             first, second = predictions
@@ -118,21 +71,21 @@ def test_binary_predictions_name_the_decided_class_first(bundles: dict[Any, Expo
             assert first.score + second.score == pytest.approx(1, abs=1e-12)
             assert {first.index, second.index} == {0, 1}
             assert [p.label for p in predictions] == [("no", "yes")[p.index] for p in predictions]
-        assert [len(p) for p in classifier.predict_batch(_images()[:2], top_k=1)] == [1, 1]
+        assert [len(p) for p in classifier.predict_batch(make_images()[:2], top_k=1)] == [1, 1]
 
 
-def test_multilabel_predictions_mark_what_reaches_its_threshold(bundles: dict[Any, ExportResult]) -> None:
-    with Classifier.load(bundles["multilabel", "runtime"].path) as classifier:
-        found = classifier.predict_batch(_images())
+def test_multilabel_predictions_mark_what_reaches_its_threshold(task_bundles: dict[Any, ExportResult]) -> None:
+    with Classifier.load(task_bundles["multilabel", "runtime"].path) as classifier:
+        found = classifier.predict_batch(make_images())
     for predictions in found:
         assert [p.score for p in predictions] == sorted((p.score for p in predictions), reverse=True)
         assert [p.is_decided for p in predictions] == [p.score >= 0.5 for p in predictions]
     assert len({sum(p.is_decided for p in predictions) for predictions in found}) > 1
 
 
-def test_multiclass_predictions_mark_the_first(bundles: dict[Any, ExportResult]) -> None:
-    with Classifier.load(bundles["multiclass", "in-graph"].path) as classifier:
-        predictions = classifier.predict(_images()[0])
+def test_multiclass_predictions_mark_the_first(task_bundles: dict[Any, ExportResult]) -> None:
+    with Classifier.load(task_bundles["multiclass", "in-graph"].path) as classifier:
+        predictions = classifier.predict(make_images()[0])
     assert [p.is_decided for p in predictions] == [True, False, False, False]
 
 
