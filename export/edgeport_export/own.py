@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-__all__ = ["build", "is_reference", "num_outputs_of", "private_copy", "state_digest"]
+__all__ = ["build", "is_reference", "name_of", "num_outputs_of", "private_copy", "state_digest"]
 
 _MODULE_NAME = "edgeport_users_own"
 
@@ -30,6 +30,12 @@ _MODULE_NAME = "edgeport_users_own"
 def is_reference(name: str) -> bool:
     """True for ``path/to/file.py:factory`` and ``package.module:factory``; names of architectures hold no colon."""
     return ":" in name
+
+
+def name_of(reference: str) -> str:
+    """What the manifest calls it: without the folders, which are the build machine's."""
+    where, _, name = reference.rpartition(":")
+    return f"{Path(where).name}:{name}"
 
 
 def build(reference: str) -> nn.Module:

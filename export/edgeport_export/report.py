@@ -28,7 +28,7 @@ _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lo
 @contextlib.contextmanager
 def stage_progress(title: str) -> Iterator[Callable[[str], None] | None]:
     """Shows the running stage, and those done with their seconds, if standard error is a terminal."""
-    console = Console(stderr=True)
+    console = Console(file=sys.stderr)  # this very object: PyTorch's own notes are redirected meanwhile
     if not console.is_terminal:
         yield None
         return

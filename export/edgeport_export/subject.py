@@ -53,11 +53,14 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
         ExportError: if the user's own code fails.
     """
     if module is not None:
-        return _own(config, module, source="a module passed to export()")
+        return _own(config, module, source="a module of one's own")
     if config.architecture is None:
         raise InputError("architecture is missing; give its name, or pass a module to export()")
     if own.is_reference(config.architecture):
-        return _own(config, own.build(config.architecture), source="the user's own module")
+        module = own.build(config.architecture)
+        return _own(
+            replace(config, architecture=own.name_of(config.architecture)), module, source="a module of one's own"
+        )
     return resolve(config)
 
 

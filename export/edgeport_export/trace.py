@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import io
 import logging
 import re
 import warnings
@@ -28,8 +29,7 @@ __all__ = ["Traced", "trace"]
 
 # A batch of 1 is specialised away: ViT came out with 1 baked into a Reshape.
 _TRACE_BATCH = 2
-_UNTRANSLATED = re.compile(r"Error when translating node %(\w+)")
-_OPERATOR = re.compile(r"OpOverload\(op='([\w.]+)'")
+_UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
 _DATA_DEPENDENT = "data-dependent expression"
 
 
@@ -98,13 +98,14 @@ def _explain(error: Exception, module: nn.Module, example_BCHW: torch.Tensor, dy
     """What could not be traced, and where in the user's source."""
     causes = [error, *_causes(error)]
     text = "\n".join(str(cause) for cause in causes)
-    untranslated, operator = _UNTRANSLATED.search(text), _OPERATOR.search(text)
-    if untranslated is not None and operator is not None:
-        # The error names the node; only the captured program knows which line that came from.
+    untranslated = _UNTRANSLATED.search(text)
+    if untranslated is not None:
+        # The error names the operator; only the captured program knows which line that came from.
         program = torch.export.export(module, (example_BCHW,), dynamic_shapes=dynamic_shapes, strict=False)
-        lines = [line_of_node(node) for node in program.graph.nodes if node.name == untranslated[1]]
+        operator = untranslated[1].rpartition(".")[2]
+        lines = [line_of_node(node) for node in program.graph.nodes if operator in str(node.target)]
         where = f" (at {lines[0]})" if lines and lines[0] else ""
-        return f"the operator {operator[1]} has no counterpart in ONNX{where}; replace it in the module"
+        return f"the operator {untranslated[1]} has no counterpart in ONNX{where}; replace it in the module"
     line = user_line(error)
     place = f" (at {line})" if line else ""
     if _DATA_DEPENDENT in text:
@@ -136,12 +137,12 @@ def _without_gc() -> Iterator[None]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Hold back notes of torch and onnxscript that a user can do nothing about."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.fx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
