@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_options", "find_subject"]
 
+_OWN = "a module of one's own"
+
 
 def check_options(config: ExportConfig) -> None:
     """Find what can be found wrong with the options before anything is built, read or imported.
@@ -53,14 +55,12 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
         ExportError: if the user's own code fails.
     """
     if module is not None:
-        return _own(config, module, source="a module of one's own")
+        return _own(config, module)
     if config.architecture is None:
         raise InputError("architecture is missing; give its name, or pass a module to export()")
     if own.is_reference(config.architecture):
         module = own.build(config.architecture)
-        return _own(
-            replace(config, architecture=own.name_of(config.architecture)), module, source="a module of one's own"
-        )
+        return _own(replace(config, architecture=own.name_of(config.architecture)), module)
     return resolve(config)
 
 
@@ -87,7 +87,7 @@ def _own_preprocess(config: ExportConfig) -> PreprocessSpec:
     return resolve_preprocess(default, replace(config, mean=config.mean or default.mean, std=config.std or default.std))
 
 
-def _own(config: ExportConfig, module: nn.Module, *, source: str) -> Subject:
+def _own(config: ExportConfig, module: nn.Module) -> Subject:
     preprocess = _own_preprocess(config)
     name = config.architecture or type(module).__name__
     labels = None if config.labels is None else read_labels(config.labels)
@@ -108,4 +108,4 @@ def _own(config: ExportConfig, module: nn.Module, *, source: str) -> Subject:
     if config.num_classes not in (None, num_classes):
         raise InputError(f"num_classes is {config.num_classes}, but {name} gives {num_classes}")
     contract = make_contract(config, num_classes=num_classes, labels=labels, preprocess=preprocess)
-    return make_subject(module, contract, name=name, source=source, weights=weights)
+    return make_subject(module, contract, name=name, source=_OWN, weights=weights)
