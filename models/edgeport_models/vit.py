@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from edgeport_models.attention import MultiHeadAttention
 from edgeport_models.spec import IMAGENET, ModelSpec
+from edgeport_runtime.preprocess import PreprocessSpec
 
 __all__ = ["SPECS", "VisionTransformer"]
 
@@ -140,4 +141,23 @@ def _spec(variant: _Variant) -> ModelSpec:
     )
 
 
-SPECS = tuple(_spec(variant) for variant in _VARIANTS)
+_DIGITS = ModelSpec(
+    name="vit_digits",
+    factory=partial(VisionTransformer, patch_size=4, depth=4, width=48, num_heads=4, mlp_width=96),
+    num_classes=10,
+    preprocess=PreprocessSpec(
+        color="grey",
+        resize="shorter",
+        resize_size=16,
+        interpolation="bilinear",
+        image_size=16,
+        scale="unit",
+        mean=(0.5,),
+        std=(0.5,),
+    ),
+    head="heads.head",
+    num_params=77_722,
+    source="the form of Dosovitskiy et al. 2021, for images of digits",
+)
+
+SPECS = (*(_spec(variant) for variant in _VARIANTS), _DIGITS)

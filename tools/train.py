@@ -1,0 +1,129 @@
+"""Train an architecture on labelled images, and write weights that export-model takes as they are.
+
+    python tools/train.py lenet5 --data digits -o build/digits
+    export-model lenet5 --weights build/digits -o build/lenet5
+
+The data are a folder a class, a CSV with the columns path,labels (several separated by ;), an .npz with x_train and
+y_train (and x_test, y_test), or `digits`. Images are preprocessed as the runtime does it and augmented after that. The
+epoch that does best on a held-out part is kept as model.safetensors, with its labels and preprocessing beside it;
+metrics.json holds what PyTorch measures on the test images (the held-out ones where there are none).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from edgeport_export.config import ExportConfig, find_spec, resolve_preprocess
+from edgeport_models.tasks import TASKS
+from edgeport_runtime.console import DONE, run_command
+from edgeport_runtime.errors import InputError
+from training.data import load_data
+from training.files import write_json, write_model
+from training.loop import Settings, train
+from training.metrics import measure
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("architecture", metavar="ARCH", help="export-model --list shows all")
+    parser.add_argument("--data", required=True, metavar="PATH", help="a folder a class, a CSV, an .npz, or digits")
+    parser.add_argument("--test", metavar="PATH", help="a folder or a CSV to measure on at the end")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
+    parser.add_argument("--task", choices=TASKS, default="multiclass", help="(default multiclass)")
+    parser.add_argument("--resume", action="store_true", help="go on where the same command was interrupted")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    loop = parser.add_argument_group("training")
+    loop.add_argument("--epochs", type=int, default=20, metavar="N", help="(default 20)")
+    loop.add_argument("--batch-size", type=int, default=64, metavar="N", help="(default 64)")
+    loop.add_argument("--lr", type=float, default=1e-3, metavar="F", help="highest learning rate (default 0.001)")
+    loop.add_argument("--weight-decay", type=float, default=0.05, metavar="F", help="(default 0.05)")
+    loop.add_argument("--warm-up", type=float, default=0.1, metavar="F", help="part of all steps (default 0.1)")
+    loop.add_argument("--held-out", type=float, default=0.1, metavar="F", help="part to choose the epoch by (0.1)")
+    loop.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
+    augmentation = parser.add_argument_group("augmentation, none unless told")
+    augmentation.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="by up to so many degrees")
+    augmentation.add_argument("--zoom", type=float, default=0.0, metavar="F", help="by up to this part")
+    augmentation.add_argument("--shift", type=float, default=0.0, metavar="F", help="by up to this part of the side")
+    augmentation.add_argument("--flip", action="store_true", help="left to right, half of the images")
+    shape = parser.add_argument_group("input, as for export-model")
+    shape.add_argument("--image-size", type=int, metavar="N")
+    shape.add_argument("--channels", type=int, metavar="N")
+    shape.add_argument("--mean", type=float, nargs="+", metavar="V")
+    shape.add_argument("--std", type=float, nargs="+", metavar="V")
+    shape.add_argument("--resize", choices=("shorter", "exact", "none"))
+    shape.add_argument("--crop-pct", type=float, metavar="P")
+    return parser
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    for name, low in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0), ("rotate", 0), ("shift", 0)):
+        if getattr(args, name) < low:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it is at least {low}")
+    for name in ("warm_up", "held_out", "zoom"):
+        if not 0 <= getattr(args, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it is from 0 to below 1")
+    return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
+
+
+def _train(args: argparse.Namespace) -> int:
+    settings = _settings(args)
+    options = ("image_size", "channels", "resize", "crop_pct", "seed", "output", "architecture")
+    tuples = {name: None if getattr(args, name) is None else tuple(getattr(args, name)) for name in ("mean", "std")}
+    config = ExportConfig(**{name: getattr(args, name) for name in options}, **tuples)
+    architecture = find_spec(args.architecture)
+    spec = resolve_preprocess(architecture.preprocess, config)
+    data = load_data(args.data, args.test, task=args.task, spec=spec, held_out=args.held_out, seed=args.seed)
+    torch.manual_seed(args.seed)
+    try:
+        module = architecture.build(
+            num_classes=data.contract.num_outputs, in_channels=spec.num_channels, image_size=spec.image_size
+        )
+    except ValueError as error:
+        raise InputError(f"{architecture.name}: {error}") from None
+    args.output.mkdir(parents=True, exist_ok=True)
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(architecture.name, total=None)
+
+        def on_step(done: int, total: int, said: str) -> None:
+            progress.update(bar, completed=done, total=total, description=f"{architecture.name} {said}".rstrip())
+
+        best = train(module, data, settings, args.output / "state.pt", resume=args.resume, on_step=on_step)
+    module.load_state_dict(best)
+    write_model(args.output, best, data.contract, architecture.name)
+    measured_on = "held-out" if data.test is None else "test"
+    found = measure(module, data.held_out if data.test is None else data.test, args.task)
+    document = {"architecture": architecture.name, "task": args.task, "measured_on": measured_on, "metrics": found}
+    write_json(args.output / "metrics.json", document)
+    if args.json:
+        json.dump(document, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+    else:
+        for name, value in found.items():
+            print(f"{name:<24}{value:.4f}  ({measured_on} images)")
+        print(f"next: export-model {architecture.name} --weights {args.output} -o BUNDLE")
+    return DONE
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    return run_command(lambda: _train(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,191 @@
+"""Labelled images for training, preprocessed by the runtime itself.
+
+Shapes: B images, C channels, H W image, K outputs.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+
+from edgeport_runtime.contract import Contract
+from edgeport_runtime.dataset import read_labelled_images
+from edgeport_runtime.errors import InputError
+from edgeport_runtime.preprocess import preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.contract import Task
+    from edgeport_runtime.preprocess import PreprocessSpec
+
+__all__ = ["DIGITS", "Data", "Split", "digits", "load_data", "make_contract"]
+
+DIGITS = "digits"
+_MAX_BYTES = 8 * 2**30  # of preprocessed images, which are kept in memory
+_NUM_HELD_OUT_DIGITS = 360
+
+
+class Split(NamedTuple):
+    """Preprocessed images (B, C, H, W) float32, and targets as ``edgeport_models.tasks.loss`` takes them."""
+
+    images: torch.Tensor
+    targets: torch.Tensor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Data:
+    """What a network is trained on, chosen by, and measured on at the end; and the contract that they share."""
+
+    train: Split
+    held_out: Split
+    test: Split | None
+    contract: Contract
+
+
+def make_contract(task: Task, num_classes: int, labels: tuple[str, ...] | None, spec: PreprocessSpec) -> Contract:
+    """The contract of a model that is trained here."""
+    thresholds = None if task == "multiclass" else (0.5,)
+    return Contract(
+        task=task,
+        num_classes=num_classes,
+        labels=labels,
+        thresholds=thresholds,
+        output="logits",
+        batch=None,
+        preprocess=spec,
+    )
+
+
+def load_data(source: str, test: str | None, *, task: Task, spec: PreprocessSpec, held_out: float, seed: int) -> Data:
+    """Read, preprocess and split.
+
+    Args:
+        source: a folder a class; a CSV with the columns ``path`` and ``labels``; an ``.npz`` with ``x_train`` (uint8,
+            B H W or B H W C) and ``y_train``, and perhaps ``x_test`` and ``y_test``; or ``digits``, scikit-learn's.
+        test: another folder or CSV to measure on at the end.
+        task: what the targets are.
+        spec: the input contract.
+        held_out: part of the images that the best epoch is chosen by.
+        seed: of the split.
+
+    Raises:
+        InputError: if the data cannot be read, or there is too little or too much of it.
+    """
+    if source == DIGITS or source.endswith(".npz"):
+        if test is not None:
+            raise InputError("--test is for folders and CSV files; an .npz holds its own x_test and y_test")
+        arrays = digits() if source == DIGITS else _read_npz(Path(source))
+        y_train = arrays["y_train"]
+        num_classes = int(y_train.max()) + 1
+        labels = tuple(map(str, range(10))) if source == DIGITS else None
+        contract = make_contract(task, num_classes, labels, spec)
+        if task == "multilabel" or (task == "binary" and num_classes != 2):
+            raise InputError(f"{source} has one of {num_classes} classes for each image, which is no {task} task")
+        every = _split(list(arrays["x_train"]), y_train, spec)
+        tested = _split(list(arrays["x_test"]), arrays["y_test"], spec) if "x_test" in arrays else None
+    else:
+        labels = _labels_of(Path(source))
+        contract = make_contract(task, 2 if task == "binary" else len(labels), labels, spec)
+        every = _read_images(source, contract)
+        tested = None if test is None else _read_images(test, contract)
+    train, chosen_by = _hold_out(every, held_out, seed)
+    return Data(train=train, held_out=chosen_by, test=tested, contract=contract)
+
+
+def digits() -> dict[str, NDArray[np.uint8]]:
+    """scikit-learn's 1,797 digits of 8x8 pixels, 0 to 255, and its held-out part, which does not depend on any seed."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    found = load_digits()
+    images = np.round(found.images * (255 / 16)).astype(np.uint8)
+    x_train, x_test, y_train, y_test = train_test_split(
+        images, found.target, test_size=_NUM_HELD_OUT_DIGITS, random_state=0, stratify=found.target
+    )
+    return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
+
+
+def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in ("x_train", "y_train", "x_test", "y_test"):
+                if f"{name}.npy" in archive.namelist():
+                    if archive.getinfo(f"{name}.npy").file_size > _MAX_BYTES:
+                        raise InputError(f"{path}: {name} is larger than {_MAX_BYTES / 2**30:.0f} GiB")
+                    arrays[name] = np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
+    for part in ("train", "test"):
+        x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
+        if x is None and y is None and part == "test":
+            continue
+        if x is None or y is None:
+            raise InputError(f"{path} lacks x_{part} or y_{part}")
+        if (
+            x.dtype != np.uint8
+            or x.ndim not in (3, 4)
+            or y.shape != x.shape[:1]
+            or not np.issubdtype(y.dtype, np.integer)
+        ):
+            raise InputError(
+                f"{path}: x_{part} is {x.dtype} {x.shape} and y_{part} {y.dtype} {y.shape}; "
+                "images are uint8 (B, H, W) or (B, H, W, C), targets whole numbers (B,)"
+            )
+        if not len(y) or y.min() < 0:
+            raise InputError(f"{path}: y_{part} is empty, or holds negative classes")
+    return arrays
+
+
+def _labels_of(path: Path) -> tuple[str, ...]:
+    """Names of the classes, sorted: of the folders, or in the CSV."""
+    if path.is_dir():
+        names = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    elif path.is_file():
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            texts = [row.get("labels") or "" for row in csv.DictReader(file)]
+        names = {name.strip() for text in texts for name in text.split(";") if name.strip()}
+    else:
+        raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")
+    if not names:
+        raise InputError(f"{path} names no classes; --data takes a folder a class, or a CSV with columns path,labels")
+    return tuple(sorted(names))
+
+
+def _read_images(source: str, contract: Contract) -> Split:
+    images = read_labelled_images(source, contract)
+    return _split(images.paths, images.targets, contract.preprocess)
+
+
+def _split(images: Sequence[Path | NDArray[np.uint8]], targets: NDArray[np.int64], spec: PreprocessSpec) -> Split:
+    shape = (len(images), spec.num_channels, spec.image_size, spec.image_size)
+    if 4 * np.prod(shape, dtype=np.int64) > _MAX_BYTES:
+        raise InputError(f"{len(images)} images of {shape[1:]} do not fit {_MAX_BYTES / 2**30:.0f} GiB; train on fewer")
+    x_BCHW = np.empty(shape, np.float32)
+    for i, image in enumerate(images):
+        x_BCHW[i] = preprocess(image, spec)
+    return Split(torch.from_numpy(x_BCHW), torch.from_numpy(targets.astype(np.int64)))
+
+
+def _hold_out(every: Split, part: float, seed: int) -> tuple[Split, Split]:
+    num = len(every.targets)
+    num_held_out = round(num * part)
+    if not 0 < num_held_out < num:
+        raise InputError(
+            f"--held-out {part} of {num} images leaves nothing to train on, or to choose the best epoch by"
+        )
+    order = torch.randperm(num, generator=torch.Generator().manual_seed(seed))
+    held_out, rest = order[:num_held_out], order[num_held_out:]
+    return Split(every.images[rest], every.targets[rest]), Split(every.images[held_out], every.targets[held_out])
