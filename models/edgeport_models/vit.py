@@ -156,7 +156,7 @@ _DIGITS = ModelSpec(
         std=(0.5,),
     ),
     head="heads.head",
-    num_params=77_722,
+    num_params=78_106,
     source="the form of Dosovitskiy et al. 2021, for images of digits",
 )
 
