@@ -5,23 +5,34 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
+from edgeport_export.processor import CONFIG
+from edgeport_export.sidecar import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    COMMAND_LINE,
+    Defaults,
+    defaults_beside,
+    labels_beside,
+    per_channel,
+    weights_entry,
+)
 from edgeport_models import ARCHITECTURES
-from edgeport_models.weights import fit_checkpoint, init_random, load_checkpoint, num_classes_of
+from edgeport_models.weights import init_random, read_checkpoint
 from edgeport_runtime.errors import ExportError, InputError
-from edgeport_runtime.manifest import Contract, sha256_of
+from edgeport_runtime.manifest import Contract
 from edgeport_runtime.preprocess import Color, Interpolation, PreprocessSpec, Resize, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from torch import nn
 
     from edgeport_models import ModelSpec
+    from edgeport_models.weights import Checkpoint
 
 __all__ = ["MAX_OPSET", "MIN_OPSET", "RANDOM_NOTE", "ExportConfig", "Subject", "find_spec", "resolve"]
 
@@ -37,7 +48,9 @@ class ExportConfig:
     Attributes:
         architecture: a name of ``edgeport_models.ARCHITECTURES``.
         output: the bundle's folder; its parents are made.
-        weights: checkpoint; None draws random weights from ``seed``.
+        weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``; None draws
+            random weights from ``seed``.
+        sum_channels: sum the checkpoint's first layer over its three input channels, for one channel.
         labels: text file, one label a line, in the order of the classes.
         num_classes: K, else from the checkpoint's head, the labels, or the architecture.
         channels: 1 or 3.
@@ -58,7 +71,8 @@ class ExportConfig:
 
     architecture: str
     output: Path
-    weights: Path | None = None
+    weights: Path | str | None = None
+    sum_channels: bool = False
     labels: Path | None = None
     num_classes: int | None = None
     channels: int | None = None
@@ -89,6 +103,8 @@ class ExportConfig:
                 raise InputError(f"{name} is {value}; it is from {low} to {high}")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels is {self.channels}; images have 1 (grey) or 3 (rgb or bgr)")
+        if self.sum_channels and (self.weights is None or self.channels != 1):
+            raise InputError("--sum-channels changes a checkpoint to one channel: it needs --weights and --channels 1")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct is {self.crop_pct}; it is above 0 and at most 1")
 
@@ -102,12 +118,14 @@ class Subject:
         module: the original that every stage is compared with.
         contract: input, task, labels.
         weights: the manifest's entry on where the weights came from.
+        sources: of each value of the contract, what gave it.
     """
 
     spec: ModelSpec
     module: nn.Module = field(repr=False)
     contract: Contract
     weights: dict[str, Any]
+    sources: dict[str, str]
 
 
 def find_spec(name: str) -> ModelSpec:
@@ -133,37 +151,59 @@ def resolve(config: ExportConfig) -> Subject:
         ExportError: if the labels cannot be read.
     """
     spec = find_spec(config.architecture)
-    preprocess = resolve_preprocess(spec.preprocess, config)
-    labels = None if config.labels is None else _read_labels(config.labels)
-    state = None if config.weights is None else load_checkpoint(config.weights)
-    num_classes = config.num_classes
-    if num_classes is None and state is not None:
-        num_classes = num_classes_of(state, spec)
-    if num_classes is None and labels is not None:
-        num_classes = len(labels)
-    if num_classes is None:
-        num_classes = spec.num_classes
-    if labels is not None and len(labels) != num_classes:
-        raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {num_classes} classes")
+    checkpoint = None if config.weights is None else read_checkpoint(config.weights)
+    defaults = Defaults(preprocess=spec.preprocess)
+    if checkpoint is not None:
+        defaults = defaults_beside(spec.preprocess, checkpoint, config)
+    preprocess = resolve_preprocess(defaults.preprocess, config)
+    classes = _resolve_classes(config, spec, checkpoint)
     channels, size = preprocess.num_channels, preprocess.image_size
     torch.manual_seed(config.seed)
     try:
-        module = spec.build(num_classes=num_classes, in_channels=channels, image_size=size)
+        module = spec.build(num_classes=classes.number, in_channels=channels, image_size=size)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
-    if config.weights is None or state is None:
+    if checkpoint is None:
         init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
-        dropped = fit_checkpoint(module, state, spec=spec, source=str(config.weights))
-        weights = {"source": "file", "file": config.weights.name, "sha256": sha256_of(config.weights)}
-        if dropped:
-            heads = sorted({key.partition(".")[0] for key in dropped})
-            weights["note"] = f"left out of the graph, for training only: {', '.join(heads)}"
+        notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
+        weights = weights_entry(checkpoint, notes)
     contract = Contract(
-        task="multiclass", num_classes=num_classes, labels=labels, batch=config.batch, preprocess=preprocess
+        task="multiclass", num_classes=classes.number, labels=classes.labels, batch=config.batch, preprocess=preprocess
     )
-    return Subject(spec=spec, module=module.eval().requires_grad_(False), contract=contract, weights=weights)
+    return Subject(
+        spec=spec,
+        module=module.eval().requires_grad_(False),
+        contract=contract,
+        weights=weights,
+        sources=defaults.sources_with(config) | classes.sources,
+    )
+
+
+class _Classes(NamedTuple):
+    number: int
+    labels: tuple[str, ...] | None
+    sources: dict[str, str]
+
+
+def _resolve_classes(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> _Classes:
+    labels = None if config.labels is None else _read_labels(config.labels)
+    sources = {} if labels is None else {"labels": COMMAND_LINE}
+    count, sources["num_classes"] = config.num_classes, COMMAND_LINE
+    if count is None and checkpoint is not None:
+        count, sources["num_classes"] = checkpoint.num_classes(spec), CHECKPOINT
+    if count is None and labels is not None:
+        count, sources["num_classes"] = len(labels), COMMAND_LINE
+    if count is None:
+        count, sources["num_classes"] = spec.num_classes, ARCHITECTURE
+    if labels is None and checkpoint is not None:
+        labels = labels_beside(checkpoint, count)
+        if labels is not None:
+            sources["labels"] = CONFIG
+    elif labels is not None and len(labels) != count:
+        raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {count} classes")
+    return _Classes(count, labels, sources)
 
 
 def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> PreprocessSpec:
@@ -191,8 +231,8 @@ def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> Preproc
         interpolation=default.interpolation if config.interpolation is None else config.interpolation,
         image_size=image_size,
         scale=default.scale if config.scale is None else config.scale,
-        mean=_per_channel(default.mean, channels) if config.mean is None else config.mean,
-        std=_per_channel(default.std, channels) if config.std is None else config.std,
+        mean=per_channel(default.mean, channels) if config.mean is None else config.mean,
+        std=per_channel(default.std, channels) if config.std is None else config.std,
     )
 
 
@@ -206,13 +246,6 @@ def _resize_size(default: PreprocessSpec, config: ExportConfig, *, resize: Resiz
     if resize != default.resize:
         return image_size
     return math.floor(image_size * default.resize_size / default.image_size)
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    # A grey input takes the average over the colours; three colours repeat the grey value.
-    if len(values) == channels:
-        return tuple(values)
-    return (round(sum(values) / len(values), 6),) * channels
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

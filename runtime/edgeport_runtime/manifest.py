@@ -270,8 +270,15 @@ class Manifest:
                 _object(stage, f"parity[{i}]", ("stage",), exact=False)
                 for i, stage in enumerate(_list(data["parity"], "parity"))
             ),
-            provenance=_object(data["provenance"], "provenance"),
+            provenance=_provenance(data["provenance"]),
         )
+
+
+def _provenance(value: Any) -> dict[str, Any]:
+    provenance = _object(value, "provenance")
+    for name, source in _object(provenance.get("sources", {}), "provenance.sources").items():
+        _string(source, f"provenance.sources.{name}")
+    return provenance
 
 
 def load_manifest(bundle: str | os.PathLike[str]) -> Manifest:
