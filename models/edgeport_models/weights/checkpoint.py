@@ -121,7 +121,8 @@ def _read_torch(path: Path) -> Any:
             name = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise WeightsError(
                 f"weights {path} holds Python objects besides tensors{f' ({name[1]})' if name else ''}, or is damaged; "
-                "nothing of it was run. Save model.state_dict() instead, or write .safetensors"
+                "nothing of it was run. Save model.state_dict() instead (of a Lightning .ckpt its entry state_dict), "
+                "or write .safetensors"
             ) from None
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged") from None
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything: struct.error, AssertionError, ...
