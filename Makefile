@@ -21,14 +21,19 @@ clean:
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --quiet -c constraints.txt -e '.[export,cpu,dev]'
+	$(PIP) install --quiet -c constraints.txt -e '.[export,cpu,hub,dev]'
 	touch $@
 
-# Beside the environment, for tests only: torchvision as a reference, an older Pillow, and the runtime by itself.
-.peers/.installed: pyproject.toml constraints.txt
+# Beside the environment, for tests only: writers of checkpoints as references (they find torch and the rest in the
+# environment: --no-deps brings no second torch), an older Pillow, and the runtime by itself.
+PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps --target
+.peers/.installed: pyproject.toml constraints.txt Makefile
 	rm -rf .peers
-	$(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps --target .peers/torchvision torchvision==0.28.0
-	$(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps --target .peers/pillow12 'pillow==12.*'
+	$(PEER) .peers/torchvision torchvision==0.28.0
+	$(PEER) .peers/timm timm==1.0.31
+	$(PEER) .peers/transformers transformers==5.24.0 tokenizers==0.23.3 regex==2026.11.19
+	$(PEER) .peers/lightning pytorch-lightning==2.6.6 torchmetrics==1.9.0 lightning-utilities==0.15.3
+	$(PEER) .peers/pillow12 'pillow==12.*'
 	$(PYTHON) -m venv .peers/cpu
 	.peers/cpu/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu]'
 	touch $@

@@ -41,7 +41,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="replace the bundle that is there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     model = parser.add_argument_group("model")
-    model.add_argument("--weights", type=Path, metavar="FILE", help=".pth, .pt, .th or .safetensors (else random)")
+    model.add_argument(
+        "--weights",
+        type=_weights,
+        metavar="FILE",
+        help="checkpoint: a file, a folder as Hugging Face has it, or hf://OWNER/NAME[@REVISION] (else random)",
+    )
+    model.add_argument(
+        "--sum-channels",
+        action="store_true",
+        help="sum the checkpoint's first layer over its 3 channels; with --channels 1",
+    )
     model.add_argument("--labels", type=Path, metavar="FILE", help="text, one label a line in the order of the classes")
     model.add_argument("--num-classes", type=int, metavar="N", help="(else of the checkpoint, or the labels)")
     model.add_argument(
@@ -76,6 +86,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
     return parser
+
+
+def _weights(text: str) -> Path | str:
+    return text if text.startswith("hf://") else Path(text)
 
 
 def _batch(text: str) -> int | None:

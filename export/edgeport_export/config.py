@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import nn
 
+from edgeport_export.processor import CONFIG
+from edgeport_export.sidecar import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    COMMAND_LINE,
+    Defaults,
+    defaults_beside,
+    labels_beside,
+    per_channel,
+    training_of,
+    weights_entry,
+)
 from edgeport_models import ARCHITECTURES
 from edgeport_models.tasks import activation
-from edgeport_models.weights import fit_checkpoint, init_random, load_checkpoint, num_classes_of
+from edgeport_models.weights import init_random, read_checkpoint
 from edgeport_runtime.contract import TASKS, Contract, Task
 from edgeport_runtime.errors import ExportError, InputError, WeightsError
-from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import Color, Interpolation, PreprocessSpec, Resize, Scale
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from edgeport_models import ModelSpec
+    from edgeport_models.weights import Checkpoint
 
 __all__ = [
     "MAX_OPSET",
@@ -53,10 +64,12 @@ class ExportConfig:
             ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. Where a module is
             passed to ``export`` this is only what the manifest calls it; None takes the name of its class.
         output: the bundle's folder; its parents are made.
-        weights: checkpoint; None draws random weights from ``seed``.
+        weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``; None draws
+            random weights from ``seed``.
+        sum_channels: sum the checkpoint's first layer over its three input channels, for one channel.
         labels: text file, one label a line, in the order of the classes.
         num_classes: else from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
-        task: what the logits mean; None takes ``multiclass``.
+        task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
         threshold: probability from which on a class is decided, for ``binary`` (one value) and ``multilabel`` (one, or
             one a class); None takes 0.5.
         activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
@@ -79,7 +92,8 @@ class ExportConfig:
 
     architecture: str | None = None
     output: Path
-    weights: Path | None = None
+    weights: Path | str | None = None
+    sum_channels: bool = False
     labels: Path | None = None
     num_classes: int | None = None
     task: Task | None = None
@@ -115,10 +129,13 @@ class ExportConfig:
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
-        if self.threshold is not None and self.task not in ("binary", "multilabel"):
+        is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
+        if self.threshold is not None and is_multiclass:
             raise InputError("threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels is {self.channels}; images have 1 (grey) or 3 (rgb or bgr)")
+        if self.sum_channels and (self.weights is None or self.channels != 1):
+            raise InputError("--sum-channels changes a checkpoint to one channel: it needs --weights and --channels 1")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct is {self.crop_pct}; it is above 0 and at most 1")
 
@@ -133,6 +150,7 @@ class Subject:
         module: the original that every stage is compared with; its outputs are the contract's.
         contract: input, task, labels.
         weights: the manifest's entry on where the weights came from.
+        sources: of each value of the contract, what gave it.
     """
 
     name: str
@@ -140,6 +158,7 @@ class Subject:
     module: nn.Module = field(repr=False)
     contract: Contract
     weights: dict[str, Any]
+    sources: dict[str, str]
 
 
 def find_spec(name: str) -> ModelSpec:
@@ -165,36 +184,44 @@ def resolve(config: ExportConfig) -> Subject:
         ExportError: if the labels cannot be read.
     """
     spec = find_spec(config.architecture or "")
-    preprocess = resolve_preprocess(spec.preprocess, config)
-    labels = None if config.labels is None else read_labels(config.labels)
-    state = None if config.weights is None else load_checkpoint(config.weights)
-    rows = None if state is None else num_classes_of(state, spec)
-    num_classes = _num_classes(config, rows=rows, labels=labels, default=spec.num_classes)
-    contract = make_contract(config, num_classes=num_classes, labels=labels, preprocess=preprocess)
+    checkpoint = None if config.weights is None else read_checkpoint(config.weights)
+    defaults = Defaults(preprocess=spec.preprocess)
+    if checkpoint is not None:
+        defaults = defaults_beside(spec.preprocess, checkpoint, config)
+        config = replace(config, task=config.task or training_of(checkpoint, spec.name))
+    preprocess = resolve_preprocess(defaults.preprocess, config)
+    classes = _resolve_classes(config, spec, checkpoint)
+    contract = make_contract(config, num_classes=classes.number, labels=classes.labels, preprocess=preprocess)
     channels, size = preprocess.num_channels, preprocess.image_size
     torch.manual_seed(config.seed)
     try:
         module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
-    if config.weights is None or state is None:
+    if checkpoint is None:
         init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
-        dropped = fit_checkpoint(module, state, spec=spec, source=str(config.weights))
-        weights = {"source": "file", "file": config.weights.name, "sha256": sha256_of(config.weights)}
-        if dropped:
-            heads = sorted({key.partition(".")[0] for key in dropped})
-            weights["note"] = f"left out of the graph, for training only: {', '.join(heads)}"
-    return make_subject(module, contract, name=spec.name, source=spec.source, weights=weights)
+        notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
+        weights = weights_entry(checkpoint.source, layout=checkpoint.layout, notes=notes)
+    return make_subject(
+        module,
+        contract,
+        name=spec.name,
+        source=spec.source,
+        weights=weights,
+        sources=defaults.sources_with(config) | classes.sources,
+    )
 
 
-def make_subject(module: nn.Module, contract: Contract, *, name: str, source: str, weights: dict[str, Any]) -> Subject:
+def make_subject(
+    module: nn.Module, contract: Contract, *, name: str, source: str, weights: dict[str, Any], sources: dict[str, str]
+) -> Subject:
     """The module in evaluation mode, with its activation where the contract's outputs are probabilities."""
     if contract.output == "probabilities":
         module = nn.Sequential(module, activation(contract.task))
     module = module.eval().requires_grad_(False)
-    return Subject(name=name, source=source, module=module, contract=contract, weights=weights)
+    return Subject(name=name, source=source, module=module, contract=contract, weights=weights, sources=sources)
 
 
 def make_contract(
@@ -209,7 +236,9 @@ def make_contract(
     if labels is not None and len(labels) != num_classes:
         raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {num_classes} classes")
     task = config.task or "multiclass"
-    thresholds = None if task == "multiclass" else config.threshold or (_DEFAULT_THRESHOLD,)
+    thresholds = config.threshold
+    if thresholds is None and task != "multiclass":
+        thresholds = (_DEFAULT_THRESHOLD,)
     return Contract(
         task=task,
         num_classes=num_classes,
@@ -221,21 +250,42 @@ def make_contract(
     )
 
 
-def _num_classes(config: ExportConfig, *, rows: int | None, labels: tuple[str, ...] | None, default: int) -> int:
+class _Classes(NamedTuple):
+    number: int
+    labels: tuple[str, ...] | None
+    sources: dict[str, str]
+
+
+def _resolve_classes(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> _Classes:
+    labels = None if config.labels is None else read_labels(config.labels)
+    sources = {} if labels is None else {"labels": COMMAND_LINE}
+    rows = None if checkpoint is None else checkpoint.num_classes(spec)
     if config.task == "binary":
-        if config.num_classes not in (None, 2):
-            raise InputError(f"num_classes is {config.num_classes}, but a binary task has 2")
-        if rows not in (None, 1):
-            raise WeightsError(
-                f"weights {config.weights} have a head of {rows} rows, but a binary task has one logit; "
-                "two rows are --task multiclass"
-            )
-        return 2
-    if config.num_classes is not None:
-        return config.num_classes
-    if rows is not None:
-        return rows
-    return default if labels is None else len(labels)
+        _check_binary(config, rows)
+        count, sources["num_classes"] = 2, COMMAND_LINE
+    elif config.num_classes is not None:
+        count, sources["num_classes"] = config.num_classes, COMMAND_LINE
+    elif rows is not None:
+        count, sources["num_classes"] = rows, CHECKPOINT
+    elif labels is not None:
+        count, sources["num_classes"] = len(labels), COMMAND_LINE
+    else:
+        count, sources["num_classes"] = spec.num_classes, ARCHITECTURE
+    if labels is None and checkpoint is not None:
+        labels = labels_beside(checkpoint, count)
+        if labels is not None:
+            sources["labels"] = CONFIG
+    return _Classes(count, labels, sources)
+
+
+def _check_binary(config: ExportConfig, rows: int | None) -> None:
+    if config.num_classes not in (None, 2):
+        raise InputError(f"num_classes is {config.num_classes}, but a binary task has 2")
+    if rows not in (None, 1):
+        raise WeightsError(
+            f"weights {config.weights} have a head of {rows} rows, but a binary task has one logit; "
+            "two rows are --task multiclass"
+        )
 
 
 def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> PreprocessSpec:
@@ -263,8 +313,8 @@ def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> Preproc
         interpolation=default.interpolation if config.interpolation is None else config.interpolation,
         image_size=image_size,
         scale=default.scale if config.scale is None else config.scale,
-        mean=_per_channel(default.mean, channels) if config.mean is None else config.mean,
-        std=_per_channel(default.std, channels) if config.std is None else config.std,
+        mean=per_channel(default.mean, channels) if config.mean is None else config.mean,
+        std=per_channel(default.std, channels) if config.std is None else config.std,
     )
 
 
@@ -278,13 +328,6 @@ def _resize_size(default: PreprocessSpec, config: ExportConfig, *, resize: Resiz
     if resize != default.resize:
         return image_size
     return math.floor(image_size * default.resize_size / default.image_size)
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    # A grey input takes the average over the colours; three colours repeat the grey value.
-    if len(values) == channels:
-        return tuple(values)
-    return (round(sum(values) / len(values), 6),) * channels
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

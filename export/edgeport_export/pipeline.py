@@ -219,7 +219,7 @@ def _manifest(
         variants=variants,
         golden=golden,
         parity=tuple(parity.to_dict()),
-        provenance={**provenance, "seed": config.seed},
+        provenance={**provenance, "seed": config.seed, "sources": subject.sources},
     )
 
 

@@ -16,9 +16,9 @@ from edgeport_export.config import (
     resolve,
     resolve_preprocess,
 )
-from edgeport_models.weights import load_checkpoint
+from edgeport_export.sidecar import Defaults, weights_entry
+from edgeport_models.weights import find_weights, load_checkpoint
 from edgeport_runtime.errors import InputError, WeightsError
-from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -94,11 +94,12 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
     module = own.private_copy(module)
     weights: dict[str, Any] = {"source": "module"}
     if config.weights is not None:
+        source = find_weights(config.weights)
         try:
-            module.load_state_dict(load_checkpoint(config.weights), strict=True)
+            module.load_state_dict(load_checkpoint(source.file), strict=True)
         except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
-            raise WeightsError(f"weights {config.weights} do not fit {name}: {error}") from None
-        weights = {"source": "file", "file": config.weights.name, "sha256": sha256_of(config.weights)}
+            raise WeightsError(f"weights {source.name} do not fit {name}: {error}") from None
+        weights = weights_entry(source, layout=None, notes=())
     else:
         weights["sha256"] = own.state_digest(module)
     num_outputs = own.num_outputs_of(module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size))
@@ -108,4 +109,5 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
     if config.num_classes not in (None, num_classes):
         raise InputError(f"num_classes is {config.num_classes}, but {name} gives {num_classes}")
     contract = make_contract(config, num_classes=num_classes, labels=labels, preprocess=preprocess)
-    return make_subject(module, contract, name=name, source=_OWN, weights=weights)
+    sources = Defaults(preprocess=preprocess).sources_with(config)
+    return make_subject(module, contract, name=name, source=_OWN, weights=weights, sources=sources)

@@ -135,7 +135,13 @@ def _info(args: argparse.Namespace) -> int:
         print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.size_bytes:,} bytes")
     for stage in manifest.parity:
         print(f"parity         {stage['stage']}: relative L2 {stage.get('relative_l2')}")
-    print("made with      " + ", ".join(f"{name} {version}" for name, version in manifest.provenance.items()))
+    versions = dict(manifest.provenance)
+    by_source: dict[str, list[str]] = {}
+    for name, source in versions.pop("sources", {}).items():
+        by_source.setdefault(source, []).append(name)
+    for source, names in by_source.items():
+        print(f"from           {source}: {', '.join(names)}")
+    print("made with      " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     return DONE
 
 

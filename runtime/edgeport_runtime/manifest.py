@@ -213,8 +213,15 @@ class Manifest:
                 expect_object(stage, f"parity[{i}]", ("stage",), exact=False)
                 for i, stage in enumerate(expect_list(data["parity"], "parity"))
             ),
-            provenance=expect_object(data["provenance"], "provenance"),
+            provenance=_provenance(data["provenance"]),
         )
+
+
+def _provenance(value: Any) -> dict[str, Any]:
+    provenance = expect_object(value, "provenance")
+    for name, source in expect_object(provenance.get("sources", {}), "provenance.sources").items():
+        expect_string(source, f"provenance.sources.{name}")
+    return provenance
 
 
 def load_manifest(bundle: str | os.PathLike[str]) -> Manifest:

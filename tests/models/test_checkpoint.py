@@ -17,7 +17,7 @@ from edgeport_runtime.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SUFFIXES = (".pth", ".pt", ".th")
+SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt")
 ALL_SUFFIXES = (*SUFFIXES, ".safetensors")
 
 
@@ -110,10 +110,13 @@ def test_empty_file(tmp_path: Path, suffix: str) -> None:
     assert refusal(path) == " is empty (0 bytes)"
 
 
-@pytest.mark.parametrize("name", ["weights.onnx", "weights.bin", "weights", "weights.pth.bak"])
+@pytest.mark.parametrize("name", ["weights.onnx", "weights", "weights.pth.bak", "weights.json"])
 def test_unknown_suffix(state: dict[str, torch.Tensor], tmp_path: Path, name: str) -> None:
     path = save(state, tmp_path / name)
-    assert refusal(path) == f": files end in .pth, .pt, .th or .safetensors, not {path.suffix!r}"
+    assert refusal(path) == (
+        ": files end in .pth, .pt, .th, .bin, .ckpt, .npz, .safetensors.index.json or .safetensors, "
+        f"not {path.suffix!r}"
+    )
 
 
 @pytest.mark.parametrize("suffix", ALL_SUFFIXES)
@@ -200,7 +203,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, suffix: str, is_zip: bool) 
     marker = tmp_path / "marker"
     content = {"weight": torch.ones(2), "payload": _TouchOnLoad(marker)}
     path = save(content, tmp_path / f"weights{suffix}", is_zip=is_zip)
-    assert "holds Python objects besides tensors, or is damaged; nothing of it was run" in refusal(path)
+    assert " holds Python objects besides tensors (getattr), or is damaged; nothing of it was run" in refusal(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists(), "the payload was harmless, so this test proved nothing"

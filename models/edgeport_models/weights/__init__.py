@@ -2,6 +2,17 @@
 
 from edgeport_models.weights.checkpoint import load_checkpoint
 from edgeport_models.weights.fit import fit_checkpoint, num_classes_of
+from edgeport_models.weights.load import Checkpoint, read_checkpoint
 from edgeport_models.weights.random import init_random
+from edgeport_models.weights.source import Source, find_weights
 
-__all__ = ["fit_checkpoint", "init_random", "load_checkpoint", "num_classes_of"]
+__all__ = [
+    "Checkpoint",
+    "Source",
+    "find_weights",
+    "fit_checkpoint",
+    "init_random",
+    "load_checkpoint",
+    "num_classes_of",
+    "read_checkpoint",
+]

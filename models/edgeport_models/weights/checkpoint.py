@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
+import re
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
+from edgeport_models.weights.shards import INDEX_SUFFIX, read_index
 from edgeport_runtime.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -17,18 +21,23 @@ if TYPE_CHECKING:
 
 __all__ = ["load_checkpoint"]
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".th")
-_WRAPPER_KEY = "state_dict"
+_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt")
+# Averaged weights before the last ones, because they are what training evaluates.
+_WRAPPER_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PARALLEL_PREFIX = "module."
+_AVERAGE_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_MAX_NPZ_BYTES = 8 * 2**30  # unpacked: three times the largest published file
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a checkpoint onto the CPU.
 
-    A ``state_dict`` entry around the tensors, and a ``module.`` before every key (left by DataParallel), are removed.
+    An entry ``state_dict`` or ``model`` around the tensors (``state_dict_ema`` or ``model_ema`` in its place, if there
+    is one), and a ``module.`` before every key (left by DataParallel and averaging), are removed.
 
     Args:
-        path: ``.pth``, ``.pt`` or ``.th`` as ``torch.save`` writes them, or ``.safetensors``.
+        path: ``.pth``, ``.pt``, ``.th``, ``.bin`` or ``.ckpt`` as ``torch.save`` and Lightning write them,
+            ``.safetensors`` or its ``.safetensors.index.json``, or ``.npz``.
 
     Returns:
         Key to tensor.
@@ -44,10 +53,15 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         content: Any = _read_safetensors(path)
+    elif path.name.lower().endswith(INDEX_SUFFIX):
+        content = _read_shards(path)
+    elif suffix == ".npz":
+        content = _read_npz(path)
     elif suffix in _TORCH_SUFFIXES:
         content = _read_torch(path)
     else:
-        raise WeightsError(f"weights {path}: files end in {', '.join(_TORCH_SUFFIXES)} or .safetensors, not {suffix!r}")
+        suffixes = ", ".join((*_TORCH_SUFFIXES, ".npz", INDEX_SUFFIX))
+        raise WeightsError(f"weights {path}: files end in {suffixes} or .safetensors, not {suffix!r}")
     return _unwrap(content, path)
 
 
@@ -61,15 +75,54 @@ def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"weights {path} is not a safetensors file, or is damaged: {error}") from None
 
 
+def _read_shards(index: Path) -> dict[str, torch.Tensor]:
+    state: dict[str, torch.Tensor] = {}
+    shard_of = read_index(index)
+    for name in sorted(set(shard_of.values())):
+        shard = index.with_name(name)
+        if not shard.is_file():
+            raise WeightsError(f"weights {index} names the shard {name}, which is not beside it; copy all of them")
+        tensors = _read_safetensors(shard)
+        keys = [key for key, file in shard_of.items() if file == name]
+        lacking = [key for key in keys if key not in tensors]
+        if lacking:
+            raise WeightsError(f"weights {index}: the shard {name} lacks {', '.join(lacking[:5])}; copy it again")
+        state.update((key, tensors[key]) for key in keys)
+    return state
+
+
+def _read_npz(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            size = sum(member.file_size for member in archive.infolist())
+        if size > _MAX_NPZ_BYTES:
+            raise WeightsError(f"weights {path} unpacks to {size} bytes; at most {_MAX_NPZ_BYTES} are read")
+        with np.load(path, allow_pickle=False) as arrays:
+            return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+    except WeightsError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged archive raises anything: BadZipFile, zlib.error, EOFError, ...
+        if "allow_pickle" in str(error):
+            raise WeightsError(
+                f"weights {path} holds Python objects besides arrays; nothing of it was run. Save arrays of numbers"
+            ) from None
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"weights {path} is not an .npz file of numbers, or is damaged ({reason})") from None
+
+
 def _read_torch(path: Path) -> Any:
     try:
-        # Memory mapping exists for the zip format only; older files are plain pickles.
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        # Memory mapping exists for the zip format only; older files are plain pickles. Training scripts of torchvision
+        # and timm save their options beside the weights, as a Namespace: attributes and no code.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
+            name = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise WeightsError(
-                f"weights {path} holds Python objects besides tensors, or is damaged; nothing of it was run. "
-                "Save model.state_dict() instead, or write .safetensors"
+                f"weights {path} holds Python objects besides tensors{f' ({name[1]})' if name else ''}, or is damaged; "
+                "nothing of it was run. Save model.state_dict() instead (of a Lightning .ckpt its entry state_dict), "
+                "or write .safetensors"
             ) from None
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged") from None
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything: struct.error, AssertionError, ...
@@ -78,8 +131,9 @@ def _read_torch(path: Path) -> Any:
 
 
 def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    if isinstance(content, Mapping) and isinstance(content.get(_WRAPPER_KEY), Mapping):
-        content = content[_WRAPPER_KEY]
+    if isinstance(content, Mapping):
+        wrapped = (content[key] for key in _WRAPPER_KEYS if isinstance(content.get(key), Mapping))
+        content = next(wrapped, content)
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"weights {path} holds no state dict; save model.state_dict()")
     others = [str(key) for key, value in content.items() if not _is_plain(value)]
@@ -88,7 +142,7 @@ def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
             f"weights {path} holds entries that are not plain tensors ({', '.join(others[:5])}); "
             "save model.state_dict()"
         )
-    state = {str(key): value for key, value in content.items()}
+    state = {str(key): value for key, value in content.items() if key != _AVERAGE_COUNTER}
     if all(key.startswith(_PARALLEL_PREFIX) for key in state):
         state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
     return state

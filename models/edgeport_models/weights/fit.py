@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from edgeport_models.weights.adapt import image_size_of
 from edgeport_models.zoo import ALIASES, ARCHITECTURES
 from edgeport_runtime.errors import WeightsError
 
@@ -84,8 +85,10 @@ def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:
         for name, spec in ARCHITECTURES.items():
             if name in ALIASES:
                 continue
-            num_classes = num_classes_of(given, spec)
-            own = spec.build(num_classes=num_classes).state_dict()
+            try:
+                own = spec.build(num_classes=num_classes_of(given, spec), image_size=image_size_of(given)).state_dict()
+            except ValueError:  # it does not take images of that size
+                continue
             shapes = {key: value.shape for key, value in own.items() if not key.endswith(_IGNORED_SUFFIX)}
             if shapes == {key: value.shape for key, value in given.items()}:
                 found.append(name)

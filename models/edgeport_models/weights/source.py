@@ -1,0 +1,71 @@
+"""Where a checkpoint is: a file, a folder in the Hugging Face layout, or a repository of the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgeport_models.weights.hub import HUB_SCHEME, download
+from edgeport_models.weights.shards import INDEX_SUFFIX, read_json, shard_names
+from edgeport_runtime.errors import WeightsError
+
+__all__ = ["CONFIG_FILE", "PROCESSOR_FILE", "Source", "find_weights"]
+
+CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # the best first
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Source:
+    """A checkpoint and what lies beside it.
+
+    Attributes:
+        name: as the user gave it.
+        file: the checkpoint, or the index of its shards.
+        config: content of ``config.json`` beside it, empty if there is none.
+        processor: content of ``preprocessor_config.json`` beside it, empty if there is none.
+        origin: for the manifest: of a hub's repository its name and commit, else empty.
+    """
+
+    name: str
+    file: Path
+    config: dict[str, Any] = field(default_factory=dict)
+    processor: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> list[str]:
+        """Names of the files beside ``file`` that hold the tensors, if it is an index; else empty."""
+        return shard_names(self.file) if self.file.name.endswith(INDEX_SUFFIX) else []
+
+
+def find_weights(weights: str | Path) -> Source:
+    """Find a checkpoint and read the descriptions beside it; a repository is downloaded, or taken from the cache.
+
+    Args:
+        weights: a file, a folder, or ``hf://OWNER/NAME[@REVISION]``.
+
+    Raises:
+        WeightsError: if there is no checkpoint, a description is damaged, or the repository cannot be had.
+    """
+    name = str(weights)
+    origin: dict[str, str] = {}
+    if name.startswith(HUB_SCHEME):
+        file, origin = download(name, descriptions=(CONFIG_FILE, PROCESSOR_FILE), weights=_WEIGHT_FILES)
+    else:
+        file = Path(weights)
+        if file.is_dir():
+            file = _weights_in(file)
+    config, processor = (
+        read_json(path) if path.is_file() else {}
+        for path in (file.with_name(CONFIG_FILE), file.with_name(PROCESSOR_FILE))
+    )
+    return Source(name=name, file=file, config=config, processor=processor, origin=origin)
+
+
+def _weights_in(folder: Path) -> Path:
+    for name in _WEIGHT_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise WeightsError(f"weights {folder} is a folder without {', '.join(_WEIGHT_FILES)}; give the file")
