@@ -7,6 +7,9 @@ STEPS ?=
 .PHONY: demo test check clean
 
 demo: $(VENV)/.installed
+	$(BIN)/export-model lenet5 --weights digits -o build/digits --force
+	$(BIN)/python tools/sample_digit.py build/digit.png
+	$(BIN)/run-model predict build/digits build/digit.png
 	$(BIN)/export-model vit -o build/vit --force
 	$(BIN)/run-model predict build/vit "$$($(BIN)/python tools/sample_image.py)"
 

@@ -43,9 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     model = parser.add_argument_group("model")
     model.add_argument(
         "--weights",
-        type=_weights,
         metavar="FILE",
-        help="checkpoint: a file, a folder as Hugging Face has it, or hf://OWNER/NAME[@REVISION] (else random)",
+        help="checkpoint: a file, a folder as Hugging Face has it, hf://OWNER/NAME[@REVISION], or `digits`, which "
+        "EdgePort ships for lenet5 and vit_digits (else random)",
     )
     model.add_argument(
         "--sum-channels",
@@ -86,10 +86,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
     return parser
-
-
-def _weights(text: str) -> Path | str:
-    return text if text.startswith("hf://") else Path(text)
 
 
 def _batch(text: str) -> int | None:

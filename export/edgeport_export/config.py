@@ -64,8 +64,8 @@ class ExportConfig:
             ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. Where a module is
             passed to ``export`` this is only what the manifest calls it; None takes the name of its class.
         output: the bundle's folder; its parents are made.
-        weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``; None draws
-            random weights from ``seed``.
+        weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``, or the name
+            of weights that EdgePort ships (``digits``); None draws random weights from ``seed``.
         sum_channels: sum the checkpoint's first layer over its three input channels, for one channel.
         labels: text file, one label a line, in the order of the classes.
         num_classes: else from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
@@ -184,7 +184,7 @@ def resolve(config: ExportConfig) -> Subject:
         ExportError: if the labels cannot be read.
     """
     spec = find_spec(config.architecture or "")
-    checkpoint = None if config.weights is None else read_checkpoint(config.weights)
+    checkpoint = None if config.weights is None else read_checkpoint(config.weights, architecture=spec.name)
     defaults = Defaults(preprocess=spec.preprocess)
     if checkpoint is not None:
         defaults = defaults_beside(spec.preprocess, checkpoint, config)

@@ -73,15 +73,17 @@ class Checkpoint:
         return notes
 
 
-def read_checkpoint(weights: str | Path) -> Checkpoint:
+def read_checkpoint(weights: str | Path, *, architecture: str | None = None) -> Checkpoint:
     """Find a checkpoint, read it, and bring it to EdgePort's layout.
 
     Args:
-        weights: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``.
+        weights: a file, a folder in the Hugging Face layout, ``hf://OWNER/NAME[@REVISION]``, or the name of weights
+            that EdgePort ships.
+        architecture: what they are for.
 
     Raises:
         WeightsError: if it cannot be had or read, or is of a network that EdgePort does not have.
     """
-    source = find_weights(weights)
+    source = find_weights(weights, architecture=architecture)
     converted, layout = convert(load_checkpoint(source.file), source.config, source=source.name)
     return Checkpoint(source=source, converted=converted, layout=layout)

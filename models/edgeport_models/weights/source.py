@@ -13,6 +13,7 @@ from edgeport_runtime.errors import WeightsError
 __all__ = ["CONFIG_FILE", "PROCESSOR_FILE", "Source", "find_weights"]
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
+_SHIPPED = Path(__file__).with_name("shipped")  # a folder a name, in there one an architecture
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin")  # the best first
 
 
@@ -40,18 +41,22 @@ class Source:
         return shard_names(self.file) if self.file.name.endswith(INDEX_SUFFIX) else []
 
 
-def find_weights(weights: str | Path) -> Source:
+def find_weights(weights: str | Path, *, architecture: str | None = None) -> Source:
     """Find a checkpoint and read the descriptions beside it; a repository is downloaded, or taken from the cache.
 
     Args:
-        weights: a file, a folder, or ``hf://OWNER/NAME[@REVISION]``.
+        weights: a file, a folder, ``hf://OWNER/NAME[@REVISION]``, or the name of weights that EdgePort ships (a file of
+            that name is reached as ``./NAME``).
+        architecture: what the weights are for.
 
     Raises:
         WeightsError: if there is no checkpoint, a description is damaged, or the repository cannot be had.
     """
     name = str(weights)
     origin: dict[str, str] = {}
-    if name.startswith(HUB_SCHEME):
+    if isinstance(weights, str) and (_SHIPPED / weights).is_dir() and weights.isidentifier():
+        file, origin = _shipped(weights, architecture), {"source": "shipped", "name": weights}
+    elif name.startswith(HUB_SCHEME):
         file, origin = download(name, descriptions=(CONFIG_FILE, PROCESSOR_FILE), weights=_WEIGHT_FILES)
     else:
         file = Path(weights)
@@ -62,6 +67,16 @@ def find_weights(weights: str | Path) -> Source:
         for path in (file.with_name(CONFIG_FILE), file.with_name(PROCESSOR_FILE))
     )
     return Source(name=name, file=file, config=config, processor=processor, origin=origin)
+
+
+def _shipped(name: str, architecture: str | None) -> Path:
+    known = sorted(folder.name for folder in (_SHIPPED / name).iterdir())
+    if architecture not in known:
+        raise WeightsError(
+            f"the weights {name!r} that EdgePort ships are for {', '.join(known)}, not for {architecture}; "
+            f"a file of that name is ./{name}"
+        )
+    return _weights_in(_SHIPPED / name / architecture)
 
 
 def _weights_in(folder: Path) -> Path:
