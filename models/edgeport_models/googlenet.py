@@ -6,11 +6,10 @@ Shapes: B batch, C channels, H W image, K classes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 
+from edgeport_models.inception import GOOGLENET_MODULES, InceptionWidths
 from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
 
@@ -34,25 +33,10 @@ class _ConvBlock(nn.Module):
         return torch.relu(self.bn(self.conv(x_BCHW)))
 
 
-class _Widths(NamedTuple):
-    """Channels of an Inception module (Szegedy et al. 2015, Table 1): each branch, and the 1x1 reduction before it."""
-
-    one: int
-    three_reduce: int
-    three: int
-    five_reduce: int
-    five: int
-    pool: int
-
-    @property
-    def total(self) -> int:
-        return self.one + self.three + self.five + self.pool
-
-
 class _Inception(nn.Module):
     """Four branches side by side, joined by channel (Szegedy et al. 2015, Figure 2b)."""
 
-    def __init__(self, in_channels: int, widths: _Widths) -> None:
+    def __init__(self, in_channels: int, widths: InceptionWidths) -> None:
         super().__init__()
         self.branch1 = _ConvBlock(in_channels, widths.one, 1)
         self.branch2 = nn.Sequential(
@@ -69,20 +53,6 @@ class _Inception(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         branches = (self.branch1, self.branch2, self.branch3, self.branch4)
         return torch.cat([branch(x_BCHW) for branch in branches], dim=1)
-
-
-# Szegedy et al. 2015, Table 1.
-_MODULES = {
-    "3a": _Widths(64, 96, 128, 16, 32, 32),
-    "3b": _Widths(128, 128, 192, 32, 96, 64),
-    "4a": _Widths(192, 96, 208, 16, 48, 64),
-    "4b": _Widths(160, 112, 224, 24, 64, 64),
-    "4c": _Widths(128, 128, 256, 24, 64, 64),
-    "4d": _Widths(112, 144, 288, 32, 64, 64),
-    "4e": _Widths(256, 160, 320, 32, 128, 128),
-    "5a": _Widths(256, 160, 320, 32, 128, 128),
-    "5b": _Widths(384, 192, 384, 48, 128, 128),
-}
 
 
 class GoogLeNet(nn.Module):
@@ -106,7 +76,7 @@ class GoogLeNet(nn.Module):
         self.conv3 = _ConvBlock(64, 192, 3)
         self.maxpool2 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         width = 192
-        for name, widths in _MODULES.items():
+        for name, widths in GOOGLENET_MODULES.items():
             self.add_module(f"inception{name}", _Inception(width, widths))
             width = widths.total
         self.maxpool3 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
@@ -119,7 +89,7 @@ class GoogLeNet(nn.Module):
         """Image (B, C, H, W) to logits (B, K)."""
         x = self.maxpool1(self.conv1(image_BCHW))
         x = self.maxpool2(self.conv3(self.conv2(x)))
-        for name in _MODULES:
+        for name in GOOGLENET_MODULES:
             if name == "4a":
                 x = self.maxpool3(x)
             if name == "5a":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeport_runtime.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
@@ -36,11 +36,12 @@ class ModelSpec:
         factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (pixels).
         num_classes: default number of classes.
         preprocess: default input contract; its channels and image size are the defaults of :meth:`build`.
-        head: name of the last linear layer; its weight has one row a class.
-        num_params: number of parameters at the default size.
+        head: name of the last layer; its weight has one row a class.
+        num_params: number of trainable parameters at the default size.
         source: paper and table.
         training_only: prefixes of keys that checkpoints may hold and the evaluated network does not use, such as
             those of auxiliary heads.
+        options: choices that :meth:`build` takes besides the sizes, with the values allowed, the default first.
     """
 
     name: str
@@ -51,6 +52,7 @@ class ModelSpec:
     num_params: int
     source: str
     training_only: tuple[str, ...] = ()
+    options: Mapping[str, tuple[str | bool, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_classes < 1 or self.num_params < 1 or not self.name or not self.head:
@@ -63,7 +65,12 @@ class ModelSpec:
         return self.preprocess.num_channels, size, size
 
     def build(
-        self, *, num_classes: int | None = None, in_channels: int | None = None, image_size: int | None = None
+        self,
+        *,
+        num_classes: int | None = None,
+        in_channels: int | None = None,
+        image_size: int | None = None,
+        **options: str | bool,
     ) -> nn.Module:
         """The module, with PyTorch's usual random weights, in training mode.
 
@@ -71,9 +78,10 @@ class ModelSpec:
             num_classes: rows of the head.
             in_channels: channels of the input.
             image_size: height and width of the input in pixels.
+            options: of ``self.options``; those left out take the first of their values.
 
         Raises:
-            ValueError: if the architecture cannot take that size.
+            ValueError: if the architecture cannot take that size, or has no such option or value.
         """
         sizes = {
             "num_classes": self.num_classes if num_classes is None else num_classes,
@@ -83,7 +91,17 @@ class ModelSpec:
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"{name} is {size}; it is at least 1")
-        return self.factory(**sizes)
+        self.check_options(options)
+        return self.factory(**sizes, **options)
+
+    def check_options(self, options: Mapping[str, str | bool]) -> None:
+        """Raise ValueError if the architecture has no such option, or the option no such value."""
+        for name, value in options.items():
+            if name not in self.options:
+                raise ValueError(f"has no option {name}; it has {', '.join(self.options) or 'none'}")
+            if value not in self.options[name]:
+                allowed = ", ".join(map(str, self.options[name]))
+                raise ValueError(f"option {name} is {value!r}; choose one of {allowed}")
 
 
 def check_size(image_size: int, *, at_least: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from edgeport_models import alexnet, googlenet, lenet, resnet, vgg, vit
+from edgeport_models import alexnet, googlenet, googlenet_2014, inception, lenet, lenet_1998, resnet, vgg, vit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +19,8 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 )
 """Friendly names, and the architecture that each stands for."""
 
-_SPECS = {spec.name: spec for family in (lenet, alexnet, vgg, googlenet, resnet, vit) for spec in family.SPECS}
+_FAMILIES = (lenet, lenet_1998, alexnet, vgg, googlenet, googlenet_2014, inception, resnet, vit)
+_SPECS = {spec.name: spec for family in _FAMILIES for spec in family.SPECS}
 
 ARCHITECTURES: Mapping[str, ModelSpec] = MappingProxyType(
     _SPECS | {alias: _SPECS[name] for alias, name in ALIASES.items()}

@@ -25,8 +25,12 @@ if TYPE_CHECKING:
 # One of each shape of network; tools/export_all.py exports every one.
 ARCHITECTURES_EXPORTED = [
     "lenet5",
+    "lenet5_1998",
     "alexnet_2012",
     "googlenet",
+    "googlenet_2014",
+    "inception_naive",
+    "inception_reduced",
     "resnet18",
     "resnet50",
     "resnet20",
@@ -50,8 +54,9 @@ def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
     assert result.parity.stages[0].num_samples == 14
     assert result.parity.stages[2].same_bytes_as == "simplified"
     logits = np.load(result.path / "golden" / "expected.npz")["logits"]
-    # Of order 1, and not one answer for every image (measured: 0.7 to 5.8, and 0.3 to 5.0)
-    assert 0.2 < logits.std() < 10
+    # Of order 1, and not one answer for every image (measured: 0.7 to 5.8, and 0.3 to 5.0).
+    # The distances of lenet5_1998 are larger: its head has no weights to scale.
+    assert 0.2 < logits.std() < (30 if architecture == "lenet5_1998" else 10)
     assert logits.std(axis=0).mean() > 0.1
     manifest = load_manifest(result.path)
     assert manifest == result.manifest

@@ -86,16 +86,17 @@ def test_image_size(name: str, image_size: int) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_head_is_the_last_linear_layer(name: str) -> None:
+def test_head_is_the_last_layer_with_a_weight(name: str) -> None:
     with torch.device("meta"):
         module = SPECS[name].build()
-    linear = [key for key, child in module.named_modules() if isinstance(child, torch.nn.Linear)]
-    assert SPECS[name].head == linear[-1]
+    weights = [key for key in module.state_dict() if key.endswith(".weight")]
+    assert f"{SPECS[name].head}.weight" == weights[-1]
     assert module.get_submodule(SPECS[name].head).weight.shape[0] == SPECS[name].num_classes
 
 
 def smallest_size(name: str) -> int:
-    exact = {"lenet5": 16, "alexnet": 63, "alexnet_2012": 67, "vit_b_32": 32, "vit_l_32": 32}
+    exact = {"lenet5": 16, "lenet5_1998": 16, "alexnet": 63, "alexnet_2012": 67, "vit_b_32": 32, "vit_l_32": 32}
+    exact |= {"inception_naive": 5, "inception_reduced": 5}
     if name in exact:
         return exact[name]
     if name.startswith("vit"):
@@ -126,3 +127,12 @@ def test_incomplete_specification_is_refused(field: dict[str, object]) -> None:
     assert ModelSpec(**complete) == spec
     with pytest.raises(ValueError, match="incomplete specification"):
         ModelSpec(**complete | field)
+
+
+def test_unknown_options_are_refused() -> None:
+    with pytest.raises(ValueError, match="has no option pooling; it has none"):
+        SPECS["lenet5"].build(pooling="mean")
+    with pytest.raises(ValueError, match="has no option pooling; it has auxiliary"):
+        SPECS["googlenet_2014"].build(pooling="mean")
+    with pytest.raises(ValueError, match="option auxiliary is 'both'; choose one of False, True"):
+        SPECS["googlenet_2014"].build(auxiliary="both")

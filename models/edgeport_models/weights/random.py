@@ -16,11 +16,12 @@ def init_random(module: nn.Module, *, head: str, input_shape: tuple[int, int, in
     The weights stay as the module drew them. BatchNorm layers take the statistics of random inputs (without them the
     activations of deep networks grow beyond float32's useful range), and the head is scaled so that the logits of
     those inputs have mean 0 and standard deviation 1 in each class, or less where a class hardly varies: dividing by
-    little would make rounding errors large.
+    little would make rounding errors large. A head without parameters, such as distances to fixed codes,
+    stays as it is.
 
     Args:
         module: changed in place, left in evaluation mode.
-        head: name of the last linear layer.
+        head: name of the last layer.
         input_shape: C, H, W.
         seed: of the random inputs.
     """
@@ -34,8 +35,10 @@ def init_random(module: nn.Module, *, head: str, input_shape: tuple[int, int, in
         if norms:
             _set_statistics(module, norms, x_BCHW)
         module.eval()
-        logits_BK = module(x_BCHW)
         layer = module.get_submodule(head)
+        if not list(layer.parameters()):
+            return
+        logits_BK = module(x_BCHW)
         if not isinstance(layer, nn.Linear):
             raise TypeError(f"the head {head} is not a linear layer")
         std = logits_BK.std(dim=0).clamp_min(logits_BK.abs().amax() * 0.1 + 1e-6)
