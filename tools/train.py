@@ -22,7 +22,9 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgeport_export.config import ExportConfig, find_spec, resolve_preprocess
+from edgeport_export.config import ExportConfig, find_spec
+from edgeport_export.contract import resolve_preprocess
+from edgeport_export.subject import check_options
 from edgeport_models.tasks import TASKS
 from edgeport_runtime.console import DONE, run_command
 from edgeport_runtime.errors import InputError
@@ -59,7 +61,9 @@ def _parser() -> argparse.ArgumentParser:
     augmentation.add_argument("--zoom", type=float, default=0.0, metavar="F", help="by up to this part")
     augmentation.add_argument("--shift", type=float, default=0.0, metavar="F", help="by up to this part of the side")
     augmentation.add_argument("--flip", action="store_true", help="left to right, half of the images")
-    shape = parser.add_argument_group("input, as for export-model")
+    shape = parser.add_argument_group("network and input, as for export-model")
+    shape.add_argument("--positions", choices=("learned", "sinusoidal"))
+    shape.add_argument("--pooling", choices=("token", "mean"))
     shape.add_argument("--image-size", type=int, metavar="N")
     shape.add_argument("--channels", type=int, metavar="N")
     shape.add_argument("--mean", type=float, nargs="+", metavar="V")
@@ -81,16 +85,21 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 def _train(args: argparse.Namespace) -> int:
     settings = _settings(args)
-    options = ("image_size", "channels", "resize", "crop_pct", "seed", "output", "architecture")
+    names = ("image_size", "channels", "resize", "crop_pct", "seed", "output", "architecture", "positions", "pooling")
     tuples = {name: None if getattr(args, name) is None else tuple(getattr(args, name)) for name in ("mean", "std")}
-    config = ExportConfig(**{name: getattr(args, name) for name in options}, **tuples)
+    config = ExportConfig(**{name: getattr(args, name) for name in names}, **tuples)
+    check_options(config)
     architecture = find_spec(args.architecture)
     spec = resolve_preprocess(architecture.preprocess, config)
     data = load_data(args.data, args.test, task=args.task, spec=spec, held_out=args.held_out, seed=args.seed)
     torch.manual_seed(args.seed)
     try:
         module = architecture.build(
-            num_classes=data.contract.num_outputs, in_channels=spec.num_channels, image_size=spec.image_size
+            num_classes=data.contract.num_outputs,
+            in_channels=spec.num_channels,
+            image_size=spec.image_size,
+            **config.options,
+            **({"auxiliary": True} if "auxiliary" in architecture.options else {}),
         )
     except ValueError as error:
         raise InputError(f"{architecture.name}: {error}") from None
@@ -105,7 +114,8 @@ def _train(args: argparse.Namespace) -> int:
 
         best = train(module, data, settings, args.output / "state.pt", resume=args.resume, on_step=on_step)
     module.load_state_dict(best)
-    write_model(args.output, best, data.contract, architecture.name)
+    exported = {key: value for key, value in best.items() if not key.startswith(architecture.training_only)}
+    write_model(args.output, exported, data.contract, architecture=architecture.name, options=config.options)
     measured_on = "held-out" if data.test is None else "test"
     found = measure(module, data.held_out if data.test is None else data.test, args.task)
     document = {"architecture": architecture.name, "task": args.task, "measured_on": measured_on, "metrics": found}

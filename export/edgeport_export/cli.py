@@ -61,6 +61,15 @@ def _parser() -> argparse.ArgumentParser:
         "--threshold", type=float, nargs="+", metavar="P", help="from which probability on, one or one a label (0.5)"
     )
     model.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and images (default 0)")
+    model.add_argument("--positions", choices=("learned", "sinusoidal"), help="of a ViT (else learned)")
+    model.add_argument(
+        "--pooling", choices=("token", "mean"), help="of a ViT: class token (else), or mean of all patches"
+    )
+    model.add_argument(
+        "--transform-input",
+        action=argparse.BooleanOptionalAction,
+        help="of googlenet: torchvision's change to mean and deviation 0.5 (else as its published weights need it)",
+    )
     shape = parser.add_argument_group("input")
     shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
     shape.add_argument("--channels", type=int, metavar="N", help="1 or 3")

@@ -17,7 +17,7 @@ from edgeport_export.config import ExportConfig
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
 from edgeport_export.simplify import simplify
-from edgeport_export.subject import find_subject
+from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from edgeport_export.config import Subject
     from edgeport_export.inputs import GoldenFile
     from edgeport_export.parity import ParityReport
     from edgeport_export.trace import Traced
@@ -210,10 +209,14 @@ def _write_variants(
 def _manifest(
     subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
 ) -> Manifest:
-    num_params = sum(parameter.numel() for parameter in subject.module.parameters())
     provenance: dict[str, Any] = {package: metadata.version(package) for package in _PACKAGES}
     return Manifest(
-        architecture={"name": subject.name, "num_params": num_params, "source": subject.source},
+        architecture={
+            "name": subject.name,
+            "num_params": subject.num_params,
+            "source": subject.source,
+            "options": subject.options,
+        },
         weights=subject.weights,
         contract=subject.contract,
         variants=variants,

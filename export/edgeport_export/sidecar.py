@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeport_export.config import ExportConfig
+    from edgeport_models import ModelSpec
     from edgeport_models.weights import Checkpoint, Source
     from edgeport_runtime.contract import Task
 
@@ -31,8 +32,9 @@ __all__ = [
     "Defaults",
     "defaults_beside",
     "labels_beside",
+    "options_beside",
     "per_channel",
-    "training_of",
+    "task_beside",
     "weights_entry",
 ]
 
@@ -141,23 +143,47 @@ def labels_beside(checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...] |
     return None if labels == [f"LABEL_{i}" for i in range(num_classes)] else tuple(labels)
 
 
-def training_of(checkpoint: Checkpoint, architecture: str) -> Task | None:
+def task_beside(checkpoint: Checkpoint, architecture: str) -> Task | None:
     """The task in the entry ``edgeport`` of ``config.json``, which EdgePort's training writes; None without it.
 
     Raises:
         WeightsError: if the weights were trained for another architecture, whose keys may be the same, or the entry is
             damaged.
     """
-    entry = checkpoint.source.config.get(_OURS)
-    if entry is None:
+    entry, where = _training_entry(checkpoint)
+    if not entry:
         return None
-    where = f"{CONFIG} of {checkpoint.source.name}: {_OURS}"
-    if not isinstance(entry, dict) or entry.get("task") not in TASKS:
-        raise WeightsError(f"{where} is damaged; give --task, and the weights without that file")
+    if entry.get("task") not in TASKS:
+        raise WeightsError(f"{where}: task is {entry.get('task')!r}; it is one of {', '.join(TASKS)}")
     if entry.get("architecture") != architecture:
         raise WeightsError(f"{where}: these weights are of {entry.get('architecture')!r}, not of {architecture}")
     task: Task = entry["task"]
     return task
+
+
+def options_beside(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, str | bool]:
+    """The architecture's options in the entry ``edgeport`` of ``config.json``; empty without it.
+
+    Raises:
+        WeightsError: if the architecture has no such option or value.
+    """
+    entry, where = _training_entry(checkpoint)
+    options = entry.get("options", {})
+    if not isinstance(options, dict):
+        raise WeightsError(f"{where}: options is of type {type(options).__name__}, not an object")
+    try:
+        spec.check_options(options)
+    except ValueError as error:
+        raise WeightsError(f"{where}: {spec.name}: {error}") from None
+    return options
+
+
+def _training_entry(checkpoint: Checkpoint) -> tuple[dict[str, Any], str]:
+    entry = checkpoint.source.config.get(_OURS, {})
+    where = f"{CONFIG} of {checkpoint.source.name}: {_OURS}"
+    if not isinstance(entry, dict):
+        raise WeightsError(f"{where} is of type {type(entry).__name__}, not an object")
+    return entry, where
 
 
 def weights_entry(source: Source, *, layout: str | None, notes: Sequence[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MultiHeadAttention", "attention_weights", "scaled_dot_product_attention"]
+__all__ = ["MultiHeadAttention", "attention_weights", "scaled_dot_product_attention", "sinusoidal_positions"]
 
 
 def attention_weights(query_BANd: Tensor, key_BANd: Tensor) -> Tensor:
@@ -39,6 +39,30 @@ def scaled_dot_product_attention(query_BANd: Tensor, key_BANd: Tensor, value_BAN
         (..., N, d_v).
     """
     return attention_weights(query_BANd, key_BANd) @ value_BANd
+
+
+def sinusoidal_positions(side: int, width: int) -> Tensor:
+    """Fixed position encodings of a square grid: a quarter of the width each for sine and cosine of column and row.
+
+    Vaswani et al. 2017, Section 3.5, in two dimensions as in MoCo v3 (Chen et al. 2021) and Beyer et al. 2022.
+
+    Args:
+        side: rows and columns of the grid.
+        width: D, a multiple of 4.
+
+    Returns:
+        (side * side, D), row by row.
+
+    Raises:
+        ValueError: if the width is not a multiple of 4.
+    """
+    if width % 4:
+        raise ValueError(f"width {width} is not a multiple of 4, as sinusoidal positions need it")
+    frequencies_q = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
+    angles_Sq = torch.arange(side, dtype=torch.float64)[:, None] * frequencies_q
+    columns_Nq, rows_Nq = angles_Sq.repeat(side, 1), angles_Sq.repeat_interleave(side, dim=0)
+    parts = (columns_Nq.sin(), columns_Nq.cos(), rows_Nq.sin(), rows_Nq.cos())
+    return torch.cat(parts, dim=1).to(torch.float32)
 
 
 class MultiHeadAttention(nn.Module):

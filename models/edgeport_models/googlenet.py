@@ -62,14 +62,26 @@ class GoogLeNet(nn.Module):
         num_classes: K.
         in_channels: C.
         image_size: H and W in pixels, at least 32; the weights do not depend on it.
+        transform_input: undo ImageNet's mean and deviation and apply 0.5 and 0.5, with which torchvision's published
+            weights were trained; takes three channels.
 
     Raises:
-        ValueError: if the image is smaller than the network's total stride.
+        ValueError: if the image is smaller than the network's total stride, or has no three channels to transform.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    input_scale: Tensor
+    input_shift: Tensor
+
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, transform_input: bool = False) -> None:
         super().__init__()
         check_size(image_size, at_least=32)
+        self.transform_input = transform_input
+        if transform_input:
+            if in_channels != 3:
+                raise ValueError(f"transform_input takes 3 channels, not {in_channels}")
+            mean_C, std_C = torch.tensor(IMAGENET.mean), torch.tensor(IMAGENET.std)
+            self.register_buffer("input_scale", (std_C / 0.5)[:, None, None], persistent=False)
+            self.register_buffer("input_shift", ((mean_C - 0.5) / 0.5)[:, None, None], persistent=False)
         self.conv1 = _ConvBlock(in_channels, 64, 7, stride=2)
         self.maxpool1 = nn.MaxPool2d(3, stride=2, ceil_mode=True)
         self.conv2 = _ConvBlock(64, 64, 1)
@@ -87,6 +99,8 @@ class GoogLeNet(nn.Module):
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Image (B, C, H, W) to logits (B, K)."""
+        if self.transform_input:
+            image_BCHW = image_BCHW * self.input_scale + self.input_shift
         x = self.maxpool1(self.conv1(image_BCHW))
         x = self.maxpool2(self.conv3(self.conv2(x)))
         for name in GOOGLENET_MODULES:
@@ -109,5 +123,8 @@ SPECS = (
         num_params=6_624_904,
         source="Szegedy et al. 2015, Table 1",
         training_only=("aux1.", "aux2."),
+        options={"transform_input": (False, True)},
+        # torchvision's only published weights, googlenet-1378be20.pth: named by the digest's first digits.
+        published={"1378be20": {"transform_input": True}},
     ),
 )

@@ -42,6 +42,7 @@ class ModelSpec:
         training_only: prefixes of keys that checkpoints may hold and the evaluated network does not use, such as
             those of auxiliary heads.
         options: choices that :meth:`build` takes besides the sizes, with the values allowed, the default first.
+        published: options of published checkpoints that do not tell them, by the first digits of the file's SHA-256.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelSpec:
     source: str
     training_only: tuple[str, ...] = ()
     options: Mapping[str, tuple[str | bool, ...]] = field(default_factory=dict)
+    published: Mapping[str, Mapping[str, str | bool]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.num_classes < 1 or self.num_params < 1 or not self.name or not self.head:
@@ -98,7 +100,7 @@ class ModelSpec:
         """Raise ValueError if the architecture has no such option, or the option no such value."""
         for name, value in options.items():
             if name not in self.options:
-                raise ValueError(f"has no option {name}; it has {', '.join(self.options) or 'none'}")
+                raise ValueError(f"it has no option {name}; its options: {', '.join(self.options) or 'none'}")
             if value not in self.options[name]:
                 allowed = ", ".join(map(str, self.options[name]))
                 raise ValueError(f"option {name} is {value!r}; choose one of {allowed}")

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from edgeport_models.attention import MultiHeadAttention
+from edgeport_models.attention import MultiHeadAttention, sinusoidal_positions
 from edgeport_models.spec import IMAGENET, ModelSpec
 from edgeport_runtime.preprocess import PreprocessSpec
 
@@ -39,9 +39,14 @@ class _Block(nn.Module):
 
 
 class _Encoder(nn.Module):
-    def __init__(self, num_tokens: int, depth: int, width: int, num_heads: int, mlp_width: int) -> None:
+    pos_embedding: Tensor
+
+    def __init__(self, positions_1ND: Tensor, depth: int, width: int, num_heads: int, mlp_width: int) -> None:
         super().__init__()
-        self.pos_embedding = nn.Parameter(torch.empty(1, num_tokens, width).normal_(std=0.02))
+        if isinstance(positions_1ND, nn.Parameter):
+            self.pos_embedding = positions_1ND
+        else:  # not in the state dict: weights trained with other positions must not fit
+            self.register_buffer("pos_embedding", positions_1ND, persistent=False)
         self.layers = nn.Sequential(
             OrderedDict((f"encoder_layer_{i}", _Block(width, num_heads, mlp_width)) for i in range(depth))
         )
@@ -55,6 +60,9 @@ class _Encoder(nn.Module):
 class VisionTransformer(nn.Module):
     """An image as a sequence of patches, classified from a class token (Dosovitskiy et al. 2021, Figure 1).
 
+    Positions may be sinusoidal in two dimensions, and the mean of all patches after the last norm may stand in the
+    place of the class token, which is then left out (both Beyer et al. 2022, "Better plain ViT baselines").
+
     Args:
         patch_size: side of a patch in pixels.
         depth: number of encoder blocks.
@@ -64,9 +72,11 @@ class VisionTransformer(nn.Module):
         num_classes: K.
         in_channels: C.
         image_size: H and W, a multiple of ``patch_size``.
+        positions: ``learned`` or ``sinusoidal``; the class token's sinusoidal position is 0.
+        pooling: ``token`` or ``mean``.
 
     Raises:
-        ValueError: if the image size is not a multiple of the patch size.
+        ValueError: if the image size is not a multiple of the patch size, or a width not of 4 where positions need it.
     """
 
     def __init__(
@@ -80,23 +90,36 @@ class VisionTransformer(nn.Module):
         num_classes: int,
         in_channels: int,
         image_size: int,
+        positions: str = "learned",
+        pooling: str = "token",
     ) -> None:
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"image size {image_size} is not a multiple of the patch size {patch_size}")
         self.conv_proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
         nn.init.trunc_normal_(self.conv_proj.weight, std=(in_channels * patch_size**2) ** -0.5)
-        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
-        self.encoder = _Encoder((image_size // patch_size) ** 2 + 1, depth, width, num_heads, mlp_width)
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pooling == "token" else None
+        num_extra, side = int(pooling == "token"), image_size // patch_size
+        if positions == "learned":
+            positions_1ND: Tensor = nn.Parameter(torch.empty(1, side**2 + num_extra, width).normal_(std=0.02))
+        else:
+            positions_1ND = nn.functional.pad(sinusoidal_positions(side, width), (0, 0, num_extra, 0))[None]
+        self.encoder = _Encoder(positions_1ND, depth, width, num_heads, mlp_width)
         self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, num_classes)))
 
     def forward(self, image_BCHW: Tensor) -> Tensor:
         """Image (B, C, H, W) to logits (B, K)."""
         patches_BND = self.conv_proj(image_BCHW).flatten(2).transpose(1, 2)
-        class_token_B1D = self.class_token.expand(patches_BND.shape[0], -1, -1)
-        tokens_BND = self.encoder(torch.cat([class_token_B1D, patches_BND], dim=1))
-        logits_BK: Tensor = self.heads(tokens_BND[:, 0])
+        if self.class_token is None:
+            pooled_BD = self.encoder(patches_BND).mean(dim=1)
+        else:
+            class_token_B1D = self.class_token.expand(patches_BND.shape[0], -1, -1)
+            pooled_BD = self.encoder(torch.cat([class_token_B1D, patches_BND], dim=1))[:, 0]
+        logits_BK: Tensor = self.heads(pooled_BD)
         return logits_BK
+
+
+_OPTIONS = {"positions": ("learned", "sinusoidal"), "pooling": ("token", "mean")}
 
 
 class _Variant(NamedTuple):
@@ -138,6 +161,7 @@ def _spec(variant: _Variant) -> ModelSpec:
         head="heads.head",
         num_params=variant.num_params,
         source=variant.source,
+        options=_OPTIONS,
     )
 
 
@@ -158,6 +182,7 @@ _DIGITS = ModelSpec(
     head="heads.head",
     num_params=78_106,
     source="the form of Dosovitskiy et al. 2021, for images of digits",
+    options=_OPTIONS,
 )
 
 SPECS = (*(_spec(variant) for variant in _VARIANTS), _DIGITS)

@@ -144,7 +144,7 @@ class Manifest:
     """Everything a bundle says of itself.
 
     Attributes:
-        architecture: name, number of parameters and source of the network.
+        architecture: name, number of parameters, source and options of the network.
         weights: where the weights came from.
         contract: input, task and labels.
         variants: the model files, at least one, names unique.
@@ -192,7 +192,10 @@ class Manifest:
             )
         fields = ("architecture", "weights", "contract", "variants", "golden", "parity", "provenance")
         data = expect_object({k: v for k, v in data.items() if k != "schema_version"}, "", fields)
-        architecture = expect_object(data["architecture"], "architecture", ("name", "num_params", "source"))
+        architecture = expect_object(data["architecture"], "architecture", ("name", "num_params", "source", "options"))
+        for name, value in expect_object(architecture["options"], "architecture.options").items():
+            if not isinstance(value, str | bool):
+                fail(f"architecture.options.{name}", f"is {value!r}, not a string or true or false")
         expect_string(architecture["name"], "architecture.name")
         expect_string(architecture["source"], "architecture.source")
         expect_integer(architecture["num_params"], "architecture.num_params", 0, 2**62)

@@ -14,7 +14,7 @@ import torch
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
-from edgeport_export.config import resolve
+from edgeport_export.subject import find_subject as resolve
 from edgeport_models.weights import read_checkpoint
 from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.metrics import relative_l2

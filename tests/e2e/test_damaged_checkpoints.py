@@ -11,7 +11,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from edgeport_export.config import ExportConfig, resolve
+from edgeport_export import ExportConfig
+from edgeport_export.subject import find_subject as resolve
 from edgeport_runtime.errors import WeightsError
 
 if TYPE_CHECKING:

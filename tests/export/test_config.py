@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from edgeport_export.config import ExportConfig, find_spec, resolve, resolve_preprocess
+from edgeport_export.config import ExportConfig, find_spec
+from edgeport_export.contract import resolve_preprocess
+from edgeport_export.subject import find_subject as resolve
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import ExportError, InputError, WeightsError
 

@@ -162,8 +162,8 @@ class _WithDropoutAndAuxiliary(nn.Module):
 
 
 def test_norms_dropout_and_dead_outputs_are_gone(tmp_path: Path) -> None:
-    from edgeport_export.config import resolve
     from edgeport_export.simplify import simplify
+    from edgeport_export.subject import find_subject as resolve
     from edgeport_export.trace import trace
 
     contract = resolve(ExportConfig(architecture="lenet5", output=tmp_path, num_classes=3)).contract

@@ -12,7 +12,11 @@ from edgeport_runtime.errors import InputError, WeightsError
 
 def _vit_state(num_tokens: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
-    return {"encoder.pos_embedding": torch.randn(1, num_tokens, 4), "conv_proj.weight": torch.randn(4, 3, 16, 16)}
+    return {
+        "encoder.pos_embedding": torch.randn(1, num_tokens, 4),
+        "conv_proj.weight": torch.randn(4, 3, 16, 16),
+        "class_token": torch.zeros(1, 1, 4),
+    }
 
 
 def test_positions_of_another_size_keep_the_class_token_and_what_is_constant() -> None:
@@ -67,3 +71,13 @@ def test_nothing_to_sum_is_refused() -> None:
     module = ARCHITECTURES["resnet18"].build(in_channels=1)
     with pytest.raises(InputError, match="takes 1 channels and the model 1, so that there are no 3 to sum"):
         sum_channels(module.state_dict(), module, requested=True, source="w.pth")
+
+
+def test_without_a_class_token_every_position_is_of_a_patch() -> None:
+    state = _vit_state(25)
+    del state["class_token"]
+    state["encoder.pos_embedding"][..., 0] = 3.0
+    assert image_size_of(state) == 80
+    resized, _ = resize_positions(state, image_size=128, source="w.pth")
+    assert resized["encoder.pos_embedding"].shape == (1, 64, 4)
+    assert torch.allclose(resized["encoder.pos_embedding"][..., 0], torch.tensor(3.0), atol=1e-6)

@@ -6,11 +6,14 @@ Shapes: B batch, C channels, H W image, N tokens, D width, K classes.
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from edgeport_models import ARCHITECTURES
+from edgeport_models.attention import sinusoidal_positions
 from edgeport_models.vit import VisionTransformer
 
 
@@ -93,3 +96,42 @@ def test_logits_come_from_the_class_token() -> None:
 def test_image_size_that_is_no_multiple_of_the_patch_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="image size 100 is not a multiple of the patch size 16"):
         ARCHITECTURES[name].build(image_size=100)
+
+
+def test_sinusoidal_positions_by_hand() -> None:
+    positions_ND = sinusoidal_positions(3, 8)
+    assert positions_ND.shape == (9, 8)
+    row, column = 2, 1
+    angles = [(column, 1.0), (column, 0.01), (row, 1.0), (row, 0.01)]
+    sines = [math.sin(place * frequency) for place, frequency in angles]
+    cosines = [math.cos(place * frequency) for place, frequency in angles]
+    expected = [*sines[:2], *cosines[:2], *sines[2:], *cosines[2:]]
+    assert positions_ND[3 * row + column].tolist() == pytest.approx(expected, abs=1e-6)
+    with pytest.raises(ValueError, match="width 6 is not a multiple of 4"):
+        sinusoidal_positions(3, 6)
+
+
+def test_sinusoidal_positions_are_fixed_and_not_in_the_state_dict() -> None:
+    module = ARCHITECTURES["vit_digits"].build(positions="sinusoidal")
+    assert "encoder.pos_embedding" not in module.state_dict()
+    positions_1ND = module.get_submodule("encoder").pos_embedding
+    assert not positions_1ND.requires_grad
+    assert positions_1ND.shape == (1, 17, 48)
+    assert not positions_1ND[0, 0].any()
+    learned = ARCHITECTURES["vit_digits"].build()
+    num = sum(p.numel() for p in learned.parameters()) - sum(p.numel() for p in module.parameters())
+    assert num == 17 * 48
+
+
+def test_mean_pooling_averages_the_normed_patches() -> None:
+    torch.manual_seed(0)
+    module = ARCHITECTURES["vit_digits"].build(pooling="mean").eval()
+    assert "class_token" not in module.state_dict()
+    x_BCHW = torch.randn(2, 1, 16, 16)
+    seen = []
+    module.get_submodule("encoder.ln").register_forward_hook(lambda _m, _x, out: seen.append(out))
+    with torch.no_grad():
+        logits_BK = module(x_BCHW)
+        expected = module.get_submodule("heads")(seen[0].mean(dim=1))
+    assert seen[0].shape == (2, 16, 48)
+    assert torch.equal(logits_BK, expected)

@@ -33,11 +33,19 @@ def write_json(path: Path, document: Mapping[str, Any]) -> None:
     write_atomically(path, lambda p: p.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8"))
 
 
-def write_model(folder: Path, state: Mapping[str, torch.Tensor], contract: Contract, architecture: str) -> None:
+def write_model(
+    folder: Path,
+    state: Mapping[str, torch.Tensor],
+    contract: Contract,
+    *,
+    architecture: str,
+    options: Mapping[str, str | bool],
+) -> None:
     """``model.safetensors``, ``config.json`` (task and labels) and ``preprocessor_config.json`` (the input)."""
     tensors = {key: value.contiguous() for key, value in state.items() if not key.endswith("num_batches_tracked")}
     write_atomically(folder / "model.safetensors", lambda path: save_file(tensors, path))
-    config: dict[str, Any] = {"edgeport": {"architecture": architecture, "task": contract.task}}
+    entry = {"architecture": architecture, "task": contract.task, "options": dict(options)}
+    config: dict[str, Any] = {"edgeport": entry}
     if contract.labels is not None:
         config["id2label"] = {str(i): label for i, label in enumerate(contract.labels)}
     write_json(folder / "config.json", config)

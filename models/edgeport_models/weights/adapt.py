@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["image_size_of", "resize_positions", "set_hyperparameters", "sum_channels"]
 
-_POSITIONS, _PATCHES = "encoder.pos_embedding", "conv_proj.weight"
+_POSITIONS, _PATCHES, _CLASS_TOKEN = "encoder.pos_embedding", "conv_proj.weight", "class_token"
 
 
 def image_size_of(state: Mapping[str, torch.Tensor]) -> int | None:
@@ -29,10 +29,16 @@ def image_size_of(state: Mapping[str, torch.Tensor]) -> int | None:
     if _POSITIONS not in state or _PATCHES not in state:
         return None
     positions, patches = state[_POSITIONS], state[_PATCHES]
-    if positions.ndim != 3 or patches.ndim != 4 or positions.shape[1] < 2:
+    num_patches = positions.shape[1] - _num_extra(state) if positions.ndim == 3 else 0
+    if patches.ndim != 4 or num_patches < 1:
         return None
-    side = math.isqrt(positions.shape[1] - 1)
-    return side * patches.shape[-1] if side * side == positions.shape[1] - 1 else None
+    side = math.isqrt(num_patches)
+    return side * patches.shape[-1] if side * side == num_patches else None
+
+
+def _num_extra(state: Mapping[str, torch.Tensor]) -> int:
+    """Position embeddings before those of the patches: one where there is a class token."""
+    return int(_CLASS_TOKEN in state)
 
 
 def resize_positions(
@@ -57,18 +63,20 @@ def resize_positions(
     positions_1ND, patches = state.get(_POSITIONS), state.get(_PATCHES)
     if positions_1ND is None or patches is None or positions_1ND.ndim != 3 or patches.ndim != 4:
         return state, None
-    old, new = math.isqrt(max(positions_1ND.shape[1] - 1, 0)), image_size // patches.shape[-1]
-    if old < 1 or old * old != positions_1ND.shape[1] - 1:
+    num_extra = _num_extra(state)
+    num_patches = positions_1ND.shape[1] - num_extra
+    old, new = math.isqrt(max(num_patches, 0)), image_size // patches.shape[-1]
+    if old < 1 or old * old != num_patches:
+        token = " and a class token" if num_extra else ""
         raise WeightsError(
-            f"weights {source}: the {positions_1ND.shape[1]} position embeddings are not those of a square grid and a "
-            "class token; EdgePort's ViT has both"
+            f"weights {source}: the {positions_1ND.shape[1]} position embeddings are not those of a square grid{token}"
         )
     if old == new or new < 1:
         return state, None
-    grid_1DHW = positions_1ND[:, 1:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+    grid_1DHW = positions_1ND[:, num_extra:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
     grid_1DHW = nn.functional.interpolate(grid_1DHW, (new, new), mode="bicubic", antialias=True, align_corners=False)
     grid_1ND = grid_1DHW.flatten(2).transpose(1, 2).to(positions_1ND.dtype)
-    state[_POSITIONS] = torch.cat([positions_1ND[:, :1], grid_1ND], dim=1)
+    state[_POSITIONS] = torch.cat([positions_1ND[:, :num_extra], grid_1ND], dim=1)
     return state, f"position embeddings interpolated from {old}x{old} to {new}x{new} patches"
 
 
