@@ -40,7 +40,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the bundle's folder")
     parser.add_argument("--force", action="store_true", help="replace the bundle that is there")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    model = parser.add_argument_group("model")
+    _add_model_options(parser.add_argument_group("model"))
+    _add_input_options(parser.add_argument_group("input"))
+    _add_graph_options(parser.add_argument_group("graph"))
+    return parser
+
+
+def _add_model_options(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--weights",
         metavar="FILE",
@@ -70,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         action=argparse.BooleanOptionalAction,
         help="of googlenet: torchvision's change to mean and deviation 0.5 (else as its published weights need it)",
     )
-    shape = parser.add_argument_group("input")
+
+
+def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
     shape.add_argument("--channels", type=int, metavar="N", help="1 or 3")
     shape.add_argument("--color", choices=("rgb", "bgr", "grey"), help="order of the channels")
@@ -84,7 +92,9 @@ def _parser() -> argparse.ArgumentParser:
     shape.add_argument(
         "--crop-pct", type=float, metavar="P", help="part of the resized side that the crop keeps, 0 to 1"
     )
-    graph = parser.add_argument_group("graph")
+
+
+def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
     graph.add_argument("--opset", type=int, default=20, metavar="N", help="ONNX operator set, 18 to 23 (default 20)")
     graph.add_argument("--batch", type=_batch, metavar="dynamic|N", help="any batch size (default), or this one only")
     graph.add_argument(
@@ -94,7 +104,6 @@ def _parser() -> argparse.ArgumentParser:
         help="where softmax or sigmoid is applied (default runtime)",
     )
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
-    return parser
 
 
 def _batch(text: str) -> int | None:

@@ -106,6 +106,8 @@ class ExportConfig:
         is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
         if self.threshold is not None and is_multiclass:
             raise InputError("threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
+        if not all(0 < value < 1 for value in self.threshold or ()):
+            raise InputError(f"threshold is {self.threshold}; probabilities are above 0 and below 1")
         if self.channels not in (None, 1, 3):
             raise InputError(f"channels is {self.channels}; images have 1 (grey) or 3 (rgb or bgr)")
         if self.sum_channels and (self.weights is None or self.channels != 1):

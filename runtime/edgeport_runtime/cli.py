@@ -129,6 +129,8 @@ def _info(args: argparse.Namespace) -> int:
     print(
         f"architecture   {architecture['name']} ({architecture['num_params']:,} parameters; {architecture['source']})"
     )
+    if architecture["options"]:
+        print("options        " + ", ".join(f"{name} {value}" for name, value in architecture["options"].items()))
     print("weights        " + "; ".join(str(weights[key]) for key in ("file", "note") if key in weights))
     _print_contract(contract.to_dict())
     for variant in manifest.variants:
