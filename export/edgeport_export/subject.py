@@ -165,7 +165,7 @@ def _named(config: ExportConfig) -> Subject:
     defaults = Defaults(preprocess=spec.preprocess)
     if checkpoint is not None:
         defaults = defaults_beside(spec.preprocess, checkpoint, config)
-        config = replace(config, task=config.task or task_beside(checkpoint, spec.name))
+    config, task_source = _with_task(config, spec, checkpoint)
     options, option_sources = _options(config, spec, checkpoint)
     preprocess = resolve_preprocess(defaults.preprocess, config)
     classes = _resolve_classes(config, spec, checkpoint)
@@ -188,9 +188,17 @@ def _named(config: ExportConfig) -> Subject:
         name=spec.name,
         source=spec.source,
         weights=weights,
-        sources=defaults.sources_with(config) | classes.sources | option_sources,
+        sources={"task": task_source, **defaults.sources_with(config), **classes.sources, **option_sources},
         options=options,
     )
+
+
+def _with_task(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> tuple[ExportConfig, str]:
+    """The configuration with a task, and what gave it: the command line, the weights, or the default."""
+    beside = None if checkpoint is None else task_beside(checkpoint, spec.name)
+    if config.task is not None:
+        return config, COMMAND_LINE
+    return (config, ARCHITECTURE) if beside is None else (replace(config, task=beside), CONFIG)
 
 
 def _options(

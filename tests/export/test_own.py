@@ -263,7 +263,7 @@ def test_misspelt_factory_lists_the_closest(net: Path, tmp_path: Path) -> None:
         (
             ["--image-size", "24", "--task", "multilabel", "--threshold", "1"],
             2,
-            "threshold is (1.0,); probabilities are",
+            "threshold is (1.0,); probabilities",
         ),
         (["--image-size", "24", "--color", "grey"], 1, "raises on an input of shape (2, 1, 24, 24)"),
     ],

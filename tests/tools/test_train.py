@@ -101,7 +101,8 @@ def test_what_is_trained_exports_and_measures_the_same(
     contract = result.manifest.contract
     assert contract.task == task
     assert contract.labels == {"npz": None, "folder": ("dark", "light"), "csv": ("dark", "light", "third")}[data]
-    assert result.manifest.provenance["sources"]["mean"] == "preprocessor_config.json"
+    sources = result.manifest.provenance["sources"]
+    assert (sources["mean"], sources["task"]) == ("preprocessor_config.json", "config.json")
     if data == "npz":
         return
     with Classifier.load(result.path) as classifier:
