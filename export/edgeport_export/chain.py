@@ -10,10 +10,10 @@ import numpy as np
 import torch
 
 from edgeport_export.locate import first_departure
+from edgeport_export.model_file import digest_of
 from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
-from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.providers import resolve_device
 from edgeport_runtime.session import Session
@@ -72,20 +72,17 @@ class Chain:
         """Take the captured program, by which a failed stage's node is named."""
         self._program = program
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> None:
         """Run a graph on all batches and compare.
-
-        Returns:
-            The SHA-256 digest of the file.
 
         Raises:
             ParityError: naming the stage and the node, if it departs or cannot run.
         """
-        digest = sha256_of(path)
+        digest = digest_of(path)
         if digest in self._digests:
             earlier = next(s for s in self._stages if s.stage == self._digests[digest])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
-            return digest
+            return
         self._digests[digest] = stage
         try:
             session = Session(path, provider=resolve_device("cpu"), threads=None)
@@ -101,7 +98,6 @@ class Chain:
             )
         report = compare(stage, outputs_BK, self.reference_BK, limits=limits, contract=self._contract)
         self._judge(report, path, outputs_BK)
-        return digest
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS

@@ -16,12 +16,13 @@ from edgeport_export.chain import Chain
 from edgeport_export.config import ExportConfig
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
+from edgeport_export.model_file import data_beside, move_model
 from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant, sha256_of
+from edgeport_runtime.manifest import MANIFEST_NAME, DataFile, Golden, GoldenImage, Manifest, Variant, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +60,7 @@ class _Recipe(NamedTuple):
 
 
 def _same_graph(simplified: Path, path: Path) -> None:
-    simplified.rename(path)
+    move_model(simplified, path.parent)
 
 
 _VARIANTS = (_Recipe("fp32", "float32", None, 1e-4, _same_graph),)
@@ -182,7 +183,7 @@ def _write_variants(
     tell: Callable[[str], None],
 ) -> tuple[Variant, ...]:
     tell("simplify")
-    simplified = traced.path.with_name("simplified.onnx")
+    simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     simplify(traced, subject.contract, simplified)
     tell("simplified")
     chain.check_graph("simplified", simplified)
@@ -191,15 +192,17 @@ def _write_variants(
         tell(f"variant {recipe.name}")
         path = bundle / f"model.{recipe.name}.onnx"
         recipe.make(simplified, path)
-        digest = chain.check_graph(f"variant {recipe.name}", path)
+        chain.check_graph(f"variant {recipe.name}", path)
+        data = data_beside(path)
         variant = Variant(
             name=recipe.name,
             file=path.name,
             precision=recipe.precision,
             scheme=recipe.scheme,
             opset=config.opset,
-            sha256=digest,
+            sha256=sha256_of(path),
             size_bytes=path.stat().st_size,
+            data=None if data is None else DataFile.of(data),
             tolerance=recipe.tolerance,
         )
         variants.append(variant)

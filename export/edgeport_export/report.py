@@ -71,7 +71,7 @@ def print_result(result: ExportResult, output: Path) -> None:
     note = result.manifest.weights.get("note")
     if note:
         print(f"note: {note}")
-    size = sum(variant.size_bytes for variant in result.manifest.variants)
+    size = sum(variant.total_bytes for variant in result.manifest.variants)
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
     print(f"next: run-model predict {output} IMAGE")
 

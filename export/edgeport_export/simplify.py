@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxsim
 
+from edgeport_export.model_file import save_model
 from edgeport_export.passes import run_passes
 from edgeport_runtime.errors import SimplifyError
 from edgeport_runtime.manifest import CONTRACT_KEY
@@ -24,7 +25,7 @@ _IR_VERSION = 10  # onnx writes later ones, which runtimes in the field refuse
 
 
 def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
-    """Simplify the traced graph and write it as one file that carries its contract.
+    """Simplify the traced graph and write it as a file that carries its contract.
 
     Args:
         traced: what :func:`~edgeport_export.trace.trace` gave.
@@ -51,10 +52,5 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
-    content = model.SerializeToString()
-    try:
-        onnx.checker.check_model(content)
-    except onnx.checker.ValidationError as error:
-        raise SimplifyError(f"the simplified graph is not valid ONNX: {error}") from error
-    path.write_bytes(content)
+    save_model(model, path, check=True)
     return changed

@@ -141,6 +141,7 @@ _VARIANTS = (
     _Variant("vit_b_32", 32, 12, 768, 12, 3072, 88_224_232, "Dosovitskiy et al. 2021, Table 1"),
     _Variant("vit_l_16", 16, 24, 1024, 16, 4096, 304_326_632, "Dosovitskiy et al. 2021, Table 1"),
     _Variant("vit_l_32", 32, 24, 1024, 16, 4096, 306_535_400, "Dosovitskiy et al. 2021, Table 1"),
+    _Variant("vit_h_14", 14, 32, 1280, 16, 5120, 632_045_800, "Dosovitskiy et al. 2021, Table 1"),
 )
 
 

@@ -67,10 +67,12 @@ def _choose(manifest: Manifest, name: str) -> Variant:
 
 def _verified_file(bundle: Path, variant: Variant) -> Path:
     file = bundle_file(bundle, variant.file)
-    if sha256_of(file) != variant.sha256:
-        raise ManifestError(
-            f"{variant.file} is not the file that was exported (its sha256 differs); copy the bundle again"
-        )
+    expected = {variant.file: variant.sha256}
+    if variant.data is not None:
+        expected[variant.data.file] = variant.data.sha256
+    for name, sha256 in expected.items():
+        if sha256_of(bundle_file(bundle, name)) != sha256:
+            raise ManifestError(f"{name} is not the file that was exported (its sha256 differs); copy the bundle again")
     return file
 
 

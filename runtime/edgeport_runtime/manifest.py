@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ __all__ = [
     "CONTRACT_KEY",
     "MANIFEST_NAME",
     "SCHEMA_VERSION",
+    "DataFile",
     "Golden",
     "GoldenImage",
     "Manifest",
@@ -47,6 +48,30 @@ _MAX_MANIFEST_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DataFile:
+    """The weights of a model that is too large for one file: path inside the bundle, digest, and size."""
+
+    file: str
+    sha256: str
+    size_bytes: int
+
+    @classmethod
+    def of(cls, path: Path) -> DataFile:
+        """Of a file in the bundle's own folder."""
+        return cls(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
+
+    @classmethod
+    def from_dict(cls, data: Any, context: str) -> DataFile:
+        """Read and validate; raises ManifestError naming the value that is wrong."""
+        data = expect_object(data, context, tuple(cls.__slots__))
+        return cls(
+            file=expect_file(data["file"], f"{context}.file"),
+            sha256=expect_digest(data["sha256"], f"{context}.sha256"),
+            size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
     """One model file of a bundle.
 
@@ -58,6 +83,7 @@ class Variant:
         opset: version of the ONNX operator set.
         sha256: digest of the file.
         size_bytes: size of the file.
+        data: the weights, where they are in a file of their own; its name is the model's with ``.data`` after it.
         tolerance: largest relative L2 distance from PyTorch's logits that ``run-model verify`` accepts.
     """
 
@@ -68,17 +94,27 @@ class Variant:
     opset: int
     sha256: str
     size_bytes: int
+    data: DataFile | None
     tolerance: float
+
+    @property
+    def total_bytes(self) -> int:
+        """Size of the model and its weights."""
+        return self.size_bytes + (0 if self.data is None else self.data.size_bytes)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
-        return {field: getattr(self, field) for field in self.__slots__}
+        return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Any, context: str) -> Variant:
         """Read and validate; raises ManifestError naming the value that is wrong."""
         data = expect_object(data, context, tuple(cls.__slots__))
-        scheme = data["scheme"]
+        scheme, weights = data["scheme"], data["data"]
+        if weights is not None:
+            weights = DataFile.from_dict(weights, f"{context}.data")
+            if weights.file != f"{data['file']}.data":  # where ONNX Runtime looks for it
+                fail(f"{context}.data.file", f"{weights.file!r} is not the model's name with .data after it")
         return cls(
             name=expect_string(data["name"], f"{context}.name"),
             file=expect_file(data["file"], f"{context}.file"),
@@ -87,6 +123,7 @@ class Variant:
             opset=expect_integer(data["opset"], f"{context}.opset", 1, 1000),
             sha256=expect_digest(data["sha256"], f"{context}.sha256"),
             size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
+            data=weights,
             tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
         )
 
