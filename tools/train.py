@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from rich.console import Console
@@ -26,7 +27,7 @@ from edgeport_export.config import ExportConfig, find_spec
 from edgeport_export.contract import resolve_preprocess
 from edgeport_export.subject import check_options
 from edgeport_models.tasks import TASKS
-from edgeport_runtime.console import DONE, run_command
+from edgeport_runtime.console import DONE, USAGE, run_command
 from edgeport_runtime.errors import InputError
 from training.data import load_data
 from training.files import write_json, write_model
@@ -35,6 +36,9 @@ from training.metrics import measure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from edgeport_models import ModelSpec
+    from edgeport_runtime.preprocess import PreprocessSpec
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -75,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _settings(args: argparse.Namespace) -> Settings:
     for name, low in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0), ("rotate", 0), ("shift", 0)):
-        if getattr(args, name) < low:
+        if not low <= getattr(args, name) < math.inf:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it is at least {low}")
     for name in ("warm_up", "held_out", "zoom"):
         if not 0 <= getattr(args, name) < 1:
@@ -83,14 +87,21 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
 
 
-def _train(args: argparse.Namespace) -> int:
-    settings = _settings(args)
+def _configure(args: argparse.Namespace) -> tuple[Settings, ModelSpec, PreprocessSpec, dict[str, Any]]:
     names = ("image_size", "channels", "resize", "crop_pct", "seed", "output", "architecture", "positions", "pooling")
     tuples = {name: None if getattr(args, name) is None else tuple(getattr(args, name)) for name in ("mean", "std")}
     config = ExportConfig(**{name: getattr(args, name) for name in names}, **tuples)
     check_options(config)
     architecture = find_spec(args.architecture)
-    spec = resolve_preprocess(architecture.preprocess, config)
+    return _settings(args), architecture, resolve_preprocess(architecture.preprocess, config), config.options
+
+
+def _train(args: argparse.Namespace) -> int:
+    try:
+        settings, architecture, spec, options = _configure(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
     data = load_data(args.data, args.test, task=args.task, spec=spec, held_out=args.held_out, seed=args.seed)
     torch.manual_seed(args.seed)
     try:
@@ -98,7 +109,7 @@ def _train(args: argparse.Namespace) -> int:
             num_classes=data.contract.num_outputs,
             in_channels=spec.num_channels,
             image_size=spec.image_size,
-            **config.options,
+            **options,
             **({"auxiliary": True} if "auxiliary" in architecture.options else {}),
         )
     except ValueError as error:
@@ -115,7 +126,7 @@ def _train(args: argparse.Namespace) -> int:
         best = train(module, data, settings, args.output / "state.pt", resume=args.resume, on_step=on_step)
     module.load_state_dict(best)
     exported = {key: value for key, value in best.items() if not key.startswith(architecture.training_only)}
-    write_model(args.output, exported, data.contract, architecture=architecture.name, options=config.options)
+    write_model(args.output, exported, data.contract, architecture=architecture.name, options=options)
     measured_on = "held-out" if data.test is None else "test"
     found = measure(module, data.held_out if data.test is None else data.test, args.task)
     document = {"architecture": architecture.name, "task": args.task, "measured_on": measured_on, "metrics": found}

@@ -59,9 +59,9 @@ def npz(tmp_path: Path) -> Path:
     return path
 
 
-def _fails(capsys: pytest.CaptureFixture[str], *argv: Any) -> str:
+def _fails(capsys: pytest.CaptureFixture[str], *argv: Any, status: int = 1) -> str:
     capsys.readouterr()
-    assert train.main([*map(str, argv)]) == 1
+    assert train.main([*map(str, argv)]) == status
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("error: ")
@@ -162,10 +162,10 @@ def test_bad_input_is_named(
     npz: Path, folder: Path, csv: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = ["-o", tmp_path / "out"]
-    assert "closest: lenet" in _fails(capsys, "lenet6", "--data", npz, *out)
+    assert "closest: lenet" in _fails(capsys, "lenet6", "--data", npz, *out, status=2)
     assert "nowhere does not exist; --data takes" in _fails(capsys, "lenet5", "--data", tmp_path / "nowhere", *out)
     assert "--test is for folders and CSV files" in _fails(capsys, "lenet5", "--data", npz, "--test", folder, *out)
-    assert "--lr is -1.0; it is at least 0" in _fails(capsys, "lenet5", "--data", npz, "--lr", "-1", *out)
+    assert "--lr is -1.0; it is at least 0" in _fails(capsys, "lenet5", "--data", npz, "--lr", "-1", *out, status=2)
     assert "--held-out 0.001 of 40 images leaves" in _fails(
         capsys, "lenet5", "--data", npz, "--held-out", "0.001", *out
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -71,7 +72,8 @@ def load_data(source: str, test: str | None, *, task: Task, spec: PreprocessSpec
 
     Args:
         source: a folder a class; a CSV with the columns ``path`` and ``labels``; an ``.npz`` with ``x_train`` (uint8,
-            B H W or B H W C) and ``y_train``, and perhaps ``x_test`` and ``y_test``; or ``digits``, scikit-learn's.
+            B H W or B H W C) and ``y_train`` (class numbers; for ``multilabel`` 0 or 1, B K), and perhaps ``x_test``
+            and ``y_test``; or ``digits``, scikit-learn's.
         test: another folder or CSV to measure on at the end.
         task: what the targets are.
         spec: the input contract.
@@ -84,13 +86,11 @@ def load_data(source: str, test: str | None, *, task: Task, spec: PreprocessSpec
     if source == DIGITS or source.endswith(".npz"):
         if test is not None:
             raise InputError("--test is for folders and CSV files; an .npz holds its own x_test and y_test")
-        arrays = digits() if source == DIGITS else _read_npz(Path(source))
+        arrays = digits() if source == DIGITS else _read_npz(Path(source), task)
         y_train = arrays["y_train"]
-        num_classes = int(y_train.max()) + 1
+        num_classes = _num_classes(arrays, task, source)
         labels = tuple(map(str, range(10))) if source == DIGITS else None
         contract = make_contract(task, num_classes, labels, spec)
-        if task == "multilabel" or (task == "binary" and num_classes != 2):
-            raise InputError(f"{source} has one of {num_classes} classes for each image, which is no {task} task")
         every = _split(list(arrays["x_train"]), y_train, spec)
         tested = _split(list(arrays["x_test"]), arrays["y_test"], spec) if "x_test" in arrays else None
     else:
@@ -115,7 +115,23 @@ def digits() -> dict[str, NDArray[np.uint8]]:
     return {"x_train": x_train, "y_train": y_train, "x_test": x_test, "y_test": y_test}
 
 
-def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
+def _num_classes(arrays: dict[str, NDArray[np.uint8]], task: Task, source: str) -> int:
+    y_train = arrays["y_train"]
+    if task == "multilabel":
+        if y_train.ndim != 2:
+            raise InputError(
+                f"{source} has one class an image, which is no multilabel task; give y_train of 0 or 1, (B, K)"
+            )
+        return y_train.shape[1]
+    num_classes = int(y_train.max()) + 1
+    if task == "binary" and num_classes != 2:
+        raise InputError(f"{source} has one of {num_classes} classes for each image, which is no binary task")
+    if "y_test" in arrays and arrays["y_test"].max() >= num_classes:
+        raise InputError(f"{source}: y_test holds class {arrays['y_test'].max()}, which y_train does not")
+    return num_classes
+
+
+def _read_npz(path: Path, task: Task) -> dict[str, NDArray[np.uint8]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")
     arrays = {}
@@ -126,27 +142,30 @@ def _read_npz(path: Path) -> dict[str, NDArray[np.uint8]]:
                     if archive.getinfo(f"{name}.npy").file_size > _MAX_BYTES:
                         raise InputError(f"{path}: {name} is larger than {_MAX_BYTES / 2**30:.0f} GiB")
                     arrays[name] = np.load(io.BytesIO(archive.read(f"{name}.npy")), allow_pickle=False)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is not an .npz of plain arrays: {error}") from None
     for part in ("train", "test"):
-        x, y = arrays.get(f"x_{part}"), arrays.get(f"y_{part}")
-        if x is None and y is None and part == "test":
+        if part == "test" and not {"x_test", "y_test"} & set(arrays):
             continue
-        if x is None or y is None:
+        if not {f"x_{part}", f"y_{part}"} <= set(arrays):
             raise InputError(f"{path} lacks x_{part} or y_{part}")
-        if (
-            x.dtype != np.uint8
-            or x.ndim not in (3, 4)
-            or y.shape != x.shape[:1]
-            or not np.issubdtype(y.dtype, np.integer)
-        ):
-            raise InputError(
-                f"{path}: x_{part} is {x.dtype} {x.shape} and y_{part} {y.dtype} {y.shape}; "
-                "images are uint8 (B, H, W) or (B, H, W, C), targets whole numbers (B,)"
-            )
-        if not len(y) or y.min() < 0:
-            raise InputError(f"{path}: y_{part} is empty, or holds negative classes")
+        _check_part(path, part, arrays[f"x_{part}"], arrays[f"y_{part}"], is_multilabel=task == "multilabel")
+    if "y_test" in arrays and arrays["y_test"].shape[1:] != arrays["y_train"].shape[1:]:
+        raise InputError(f"{path}: y_test is {arrays['y_test'].shape}, but y_train is {arrays['y_train'].shape}")
     return arrays
+
+
+def _check_part(path: Path, part: str, x: NDArray[np.uint8], y: NDArray[np.uint8], *, is_multilabel: bool) -> None:
+    is_fit = x.dtype == np.uint8 and x.ndim in (3, 4) and np.issubdtype(y.dtype, np.integer)
+    if not is_fit or y.ndim not in ((1, 2) if is_multilabel else (1,)) or len(y) != len(x):
+        raise InputError(
+            f"{path}: x_{part} is {x.dtype} {x.shape} and y_{part} {y.dtype} {y.shape}; images are uint8 (B, H, W) or "
+            f"(B, H, W, C), targets whole numbers {'(B, K)' if is_multilabel else '(B,)'}"
+        )
+    if not y.size or y.min() < 0 or (y.ndim == 2 and y.max() > 1):
+        raise InputError(f"{path}: y_{part} is empty, or holds negative classes, or others than 0 and 1 a label")
 
 
 def _labels_of(path: Path) -> tuple[str, ...]:
@@ -154,8 +173,11 @@ def _labels_of(path: Path) -> tuple[str, ...]:
     if path.is_dir():
         names = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
     elif path.is_file():
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            texts = [row.get("labels") or "" for row in csv.DictReader(file)]
+        try:
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                texts = [row.get("labels") or "" for row in csv.DictReader(file)]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
         names = {name.strip() for text in texts for name in text.split(";") if name.strip()}
     else:
         raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")

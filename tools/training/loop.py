@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +79,15 @@ def train(
     optimizer = _optimizer(module, settings)
     score_name = SCORES[data.contract.task]
     first, best_score, best = 0, -math.inf, {}
+    begun = asdict(settings) | _described(data)
     if resume:
-        first, best_score, best = _resume(state_path, module, optimizer, settings)
-    num_steps = math.ceil(len(data.train.targets) / settings.batch_size)
+        first, best_score, best = _resume(state_path, module, optimizer, begun)
+    num_steps = len(_batches(torch.arange(len(data.train.targets)), settings.batch_size))
     said = ""
     for epoch in range(first, settings.epochs):
         torch.manual_seed(settings.seed * 100_003 + epoch)  # an epoch is the same whether resumed at or not
         module.train()
-        for i, rows in enumerate(torch.randperm(len(data.train.targets)).split(settings.batch_size)):
+        for i, rows in enumerate(_batches(torch.randperm(len(data.train.targets)), settings.batch_size)):
             step = epoch * num_steps + i
             for group in optimizer.param_groups:
                 group["lr"] = settings.lr * _schedule(step, settings.epochs * num_steps, settings.warm_up)
@@ -109,14 +109,33 @@ def train(
             "optimizer": optimizer.state_dict(),
             "best_score": best_score,
             "best": best,
-            "settings": asdict(settings),
+            "settings": begun,
         }
         write_atomically(state_path, lambda path, state=state: torch.save(state, path))
     return best
 
 
+def _described(data: Data) -> dict[str, Any]:
+    """What must be the same where a training is resumed: the contract, and how many images it learns from."""
+    return {
+        "data or input": data.contract.to_dict(),
+        "held-out part": [len(data.train.targets), len(data.held_out.targets)],
+    }
+
+
+def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Rows in batches; a last one of a single row joins the one before, since BatchNorm cannot train on one image."""
+    batches = list(order.split(size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
 def _loss(module: nn.Module, x_BCHW: torch.Tensor, targets: torch.Tensor, data: Data) -> torch.Tensor:
-    output = module(x_BCHW)
+    try:
+        output = module(x_BCHW)
+    except ValueError as error:  # of BatchNorm: one value a channel
+        raise InputError(f"a batch of {len(x_BCHW)} cannot be trained on ({error}); change --batch-size") from None
     if isinstance(output, tuple):  # logits, then those of auxiliary heads (Szegedy et al. 2014, Section 5)
         first, *others = (loss(data.contract.task, logits_BK, targets) for logits_BK in output)
         total: torch.Tensor = first + 0.3 * torch.stack(others).sum()
@@ -156,23 +175,22 @@ def _optimizer(module: nn.Module, settings: Settings) -> torch.optim.AdamW:
 
 
 def _resume(
-    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, settings: Settings
+    path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, begun: dict[str, Any]
 ) -> tuple[int, float, dict[str, torch.Tensor]]:
     if not path.is_file():
         raise InputError(f"{path} does not exist, so there is nothing to resume; leave --resume out")
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
-        begun = state["settings"]
-        if begun != asdict(settings):
-            changed = [name for name, value in asdict(settings).items() if begun.get(name) != value]
+        changed = [name for name, value in begun.items() if state["settings"].get(name) != value]
+        if changed:
             raise InputError(
                 f"{path} was begun with another {', '.join(changed)}; give the same options, or start anew"
             )
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
         return state["epoch"], state["best_score"], state["best"]
-    except (pickle.UnpicklingError, RuntimeError, KeyError, ValueError, EOFError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything: struct.error, AssertionError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path} is not a state of this training, or is damaged: {reason}") from None

@@ -8,6 +8,7 @@ import torch
 from sklearn import metrics as sk
 
 from edgeport_models.tasks import activation, loss
+from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -54,6 +55,8 @@ def _multilabel(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     decided = (scores >= 0.5).astype(int)
     precision, recall, f1, _ = sk.precision_recall_fscore_support(targets, decided, average="macro", zero_division=0)
     has_images = targets.any(axis=0)
+    if not has_images.any():
+        raise InputError("no image to measure on has a label; choose others, or another --seed or --held-out")
     return {
         "macro_precision": float(precision),
         "macro_recall": float(recall),
