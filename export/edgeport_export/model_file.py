@@ -38,6 +38,7 @@ def save_model(model: onnx.ModelProto, path: Path, *, check: bool) -> None:
         data = path.with_name(f"{path.name}.data")
         data.unlink(missing_ok=True)  # onnx appends
         onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name)
+        data.chmod(path.stat().st_mode)  # onnx makes it for its owner alone
         if check:
             onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:

@@ -120,12 +120,7 @@ def export(
             return manifest
 
         write(chain.report)
-        measured = {}
-        for variant in variants:
-            tell(f"runtime {variant.name}")
-            with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
-                chain.check_runtime(f"runtime {variant.name}", classifier, bundle)
-                measured[variant.name] = latency_ms(classifier)
+        measured = _run_variants(variants, chain, bundle=bundle, tell=tell)
         manifest = write(chain.report)
         measurements = {
             "machine": machine(),
@@ -139,6 +134,19 @@ def export(
         _write_json(bundle / "measurements.json", measurements)
         place(bundle, target, force=config.force)
     return ExportResult(path=target, manifest=manifest, parity=chain.report)
+
+
+def _run_variants(
+    variants: tuple[Variant, ...], chain: Chain, *, bundle: Path, tell: Callable[[str], None]
+) -> dict[str, Any]:
+    """Compare what each variant gives from image bytes, loaded as a user would; their latencies."""
+    measured = {}
+    for variant in variants:
+        tell(f"runtime {variant.name}")
+        with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
+            chain.check_runtime(f"runtime {variant.name}", classifier, bundle)
+            measured[variant.name] = latency_ms(classifier)
+    return measured
 
 
 def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float32]]:

@@ -60,6 +60,7 @@ def test_weights_lie_beside_the_model_and_give_the_same_logits(exported: ExportR
     assert variant.data is not None
     assert (variant.data.file, variant.data.size_bytes) == (DATA, (exported.path / DATA).stat().st_size)
     assert variant.size_bytes < 100_000 < variant.data.size_bytes
+    assert (exported.path / DATA).stat().st_mode == (exported.path / MODEL).stat().st_mode
     assert variant.total_bytes == variant.size_bytes + variant.data.size_bytes
     assert load_manifest(exported.path) == exported.manifest
     assert inline.manifest.variants[0].data is None
