@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from edgeport_export.config import ExportConfig, Subject, resolve
+from edgeport_export.config import ExportConfig
+from edgeport_export.subject import Subject
+from edgeport_export.subject import find_subject as resolve
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime.errors import InputError, WeightsError
 
@@ -172,7 +174,7 @@ def test_summing_channels_is_said_and_needs_its_options(weights: Path) -> None:
     subject = _resolve(weights, channels=1, sum_channels=True)
     assert subject.weights["note"] == "first layer summed over its 3 input channels (conv1.weight)"
     for options in ({"channels": 3}, {}):
-        with pytest.raises(InputError, match="--sum-channels .* needs --weights and --channels 1"):
+        with pytest.raises(InputError, match=r"--sum-channels .* needs --weights and --channels 1"):
             _resolve(weights, sum_channels=True, **options)
     with pytest.raises(WeightsError, match="add --sum-channels"):
         _resolve(weights, channels=1)
