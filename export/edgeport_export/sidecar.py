@@ -38,6 +38,10 @@ __all__ = [
     "weights_entry",
 ]
 
+_PROBLEMS: dict[str, Task] = {
+    "single_label_classification": "multiclass",
+    "multi_label_classification": "multilabel",
+}
 _OURS = "edgeport"  # the entry of both files that EdgePort itself writes
 ARCHITECTURE, CHECKPOINT, COMMAND_LINE = "architecture default", "checkpoint", "command line"
 _FIELDS = ("color", "resize", "resize_size", "interpolation", "image_size", "scale", "mean", "std")
@@ -143,20 +147,25 @@ def labels_beside(checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...] |
     return None if labels == [f"LABEL_{i}" for i in range(num_classes)] else tuple(labels)
 
 
-def task_beside(checkpoint: Checkpoint, architecture: str) -> Task | None:
-    """The task in the entry ``edgeport`` of ``config.json``, which EdgePort's training writes; None without it.
+def task_beside(checkpoint: Checkpoint) -> Task | None:
+    """The task that ``config.json`` tells; None if it tells none.
+
+    It stands in the entry ``edgeport``, which EdgePort's training writes, or in transformers' ``problem_type``.
 
     Raises:
-        WeightsError: if the weights were trained for another architecture, whose keys may be the same, or the entry is
-            damaged.
+        WeightsError: if it is none of EdgePort's tasks, or the entry is damaged.
     """
     entry, where = _training_entry(checkpoint)
     if not entry:
-        return None
+        problem = checkpoint.source.config.get("problem_type")
+        if problem is not None and problem not in _PROBLEMS:
+            raise WeightsError(
+                f"{CONFIG} of {checkpoint.source.name}: problem_type is {problem!r}; "
+                f"only {', '.join(_PROBLEMS)} are done. Say it with --task instead"
+            )
+        return None if problem is None else _PROBLEMS[problem]
     if entry.get("task") not in TASKS:
         raise WeightsError(f"{where}: task is {entry.get('task')!r}; it is one of {', '.join(TASKS)}")
-    if entry.get("architecture") != architecture:
-        raise WeightsError(f"{where}: these weights are of {entry.get('architecture')!r}, not of {architecture}")
     task: Task = entry["task"]
     return task
 
@@ -165,9 +174,12 @@ def options_beside(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, str | b
     """The architecture's options in the entry ``edgeport`` of ``config.json``; empty without it.
 
     Raises:
-        WeightsError: if the architecture has no such option or value.
+        WeightsError: if the weights were trained for another architecture, whose keys may be the same, or the
+            architecture has no such option or value.
     """
     entry, where = _training_entry(checkpoint)
+    if entry and entry.get("architecture") != spec.name:
+        raise WeightsError(f"{where}: these weights are of {entry.get('architecture')!r}, not of {spec.name}")
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise WeightsError(f"{where}: options is of type {type(options).__name__}, not an object")

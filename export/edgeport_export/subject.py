@@ -165,7 +165,7 @@ def _named(config: ExportConfig) -> Subject:
     defaults = Defaults(preprocess=spec.preprocess)
     if checkpoint is not None:
         defaults = defaults_beside(spec.preprocess, checkpoint, config)
-    config, task_source = _with_task(config, spec, checkpoint)
+    config, task_source = _with_task(config, checkpoint)
     options, option_sources = _options(config, spec, checkpoint)
     preprocess = resolve_preprocess(defaults.preprocess, config)
     classes = _resolve_classes(config, spec, checkpoint)
@@ -193,11 +193,11 @@ def _named(config: ExportConfig) -> Subject:
     )
 
 
-def _with_task(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> tuple[ExportConfig, str]:
+def _with_task(config: ExportConfig, checkpoint: Checkpoint | None) -> tuple[ExportConfig, str]:
     """The configuration with a task, and what gave it: the command line, the weights, or the default."""
-    beside = None if checkpoint is None else task_beside(checkpoint, spec.name)
     if config.task is not None:
         return config, COMMAND_LINE
+    beside = None if checkpoint is None else task_beside(checkpoint)
     return (config, ARCHITECTURE) if beside is None else (replace(config, task=beside), CONFIG)
 
 

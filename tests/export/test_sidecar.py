@@ -178,3 +178,15 @@ def test_summing_channels_is_said_and_needs_its_options(weights: Path) -> None:
             _resolve(weights, sum_channels=True, **options)
     with pytest.raises(WeightsError, match="add --sum-channels"):
         _resolve(weights, channels=1)
+
+
+def test_problem_type_is_the_task(weights: Path) -> None:
+    subject = _resolve(weights, config={"problem_type": "multi_label_classification"})
+    assert (subject.contract.task, subject.contract.thresholds) == ("multilabel", (0.5,))
+    assert subject.sources["task"] == "config.json"
+    single = _resolve(weights, config={"problem_type": "single_label_classification"})
+    assert single.contract.task == "multiclass"
+    with pytest.raises(WeightsError, match=r"problem_type is 'regression'; only single_label_classification, multi"):
+        _resolve(weights, config={"problem_type": "regression"})
+    overridden = _resolve(weights, config={"problem_type": "regression"}, task="multiclass")
+    assert (overridden.contract.task, overridden.sources["task"]) == ("multiclass", "command line")
