@@ -74,6 +74,7 @@ def test_trained_resnet20_uses_64_images_and_keeps_8(resnet20: ExportResult) -> 
         "source": "file",
         "file": "resnet20-12fca82f.th",
         "sha256": "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        "layout": "torchvision or timm ResNet",
     }
 
 
