@@ -36,7 +36,7 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
     """
     model = onnx.load(path)
     expected = _Recorder(program).record(torch.from_numpy(x_BCHW), output=model.graph.output[0].name)
-    actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected))
+    actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected), beside=path.parent)
     departs = {name: _differs(actual[name], expected[name]) for name in actual}
     consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
@@ -82,7 +82,7 @@ class _Recorder(torch.fx.Interpreter):
 
 
 def _run_with_intermediates(
-    model: onnx.ModelProto, x_BCHW: NDArray[np.float32], *, wanted: set[str]
+    model: onnx.ModelProto, x_BCHW: NDArray[np.float32], *, wanted: set[str], beside: Path
 ) -> dict[str, NDArray[Any]]:
     ort = import_onnxruntime()
     probed = onnx.ModelProto()
@@ -94,7 +94,7 @@ def _run_with_intermediates(
                 probed.graph.output.append(onnx.ValueInfoProto(name=name))
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
         path = Path(folder) / "probed.onnx"
         save_model(probed, path, check=False)
         session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -134,7 +134,7 @@ def _info(args: argparse.Namespace) -> int:
     print("weights        " + "; ".join(str(weights[key]) for key in ("file", "note") if key in weights))
     _print_contract(contract.to_dict())
     for variant in manifest.variants:
-        print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.size_bytes:,} bytes")
+        print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.total_bytes:,} bytes")
     for stage in manifest.parity:
         print(f"parity         {stage['stage']}: relative L2 {stage.get('relative_l2')}")
     versions = dict(manifest.provenance)

@@ -14,6 +14,7 @@ from edgeport_export import ExportConfig, ExportResult, export
 from edgeport_export.cli import main
 from edgeport_export.passes import PASSES
 from edgeport_runtime import Classifier, ManifestError, ParityError, SessionError, load_manifest
+from edgeport_runtime.cli import main as run_model
 from edgeport_runtime.golden import verify
 
 if TYPE_CHECKING:
@@ -52,7 +53,9 @@ def _logits(path: Path) -> np.ndarray:
         return classifier.logits(x_BCHW)
 
 
-def test_weights_lie_beside_the_model_and_give_the_same_logits(exported: ExportResult, inline: ExportResult) -> None:
+def test_weights_lie_beside_the_model_and_give_the_same_logits(
+    exported: ExportResult, inline: ExportResult, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert sorted(path.name for path in exported.path.iterdir()) == sorted(
         ["golden", "manifest.json", "measurements.json", MODEL, DATA]
     )
@@ -63,6 +66,8 @@ def test_weights_lie_beside_the_model_and_give_the_same_logits(exported: ExportR
     assert (exported.path / DATA).stat().st_mode == (exported.path / MODEL).stat().st_mode
     assert variant.total_bytes == variant.size_bytes + variant.data.size_bytes
     assert load_manifest(exported.path) == exported.manifest
+    assert run_model(["info", str(exported.path)]) == 0
+    assert f"{variant.total_bytes:,} bytes" in capsys.readouterr().out
     assert inline.manifest.variants[0].data is None
     np.testing.assert_array_equal(_logits(exported.path), _logits(inline.path))
     assert verify(exported.path).passed
