@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from edgeport_export.locate import first_departure
-from edgeport_export.model_file import digest_of
+from edgeport_export.model_file import digests_of
 from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
@@ -55,7 +55,7 @@ class Chain:
             outputs = [module(torch.from_numpy(batch)) for batch in batches]
         self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
         self._stages: list[StageReport] = []
-        self._digests: dict[str, str] = {}
+        self._digests: dict[tuple[str, ...], str] = {}
         self._program: torch.export.ExportedProgram | None = None
         if not np.isfinite(self.reference_BK).all():
             raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
@@ -72,18 +72,21 @@ class Chain:
         """Take the captured program, by which a failed stage's node is named."""
         self._program = program
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> None:
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> tuple[str, ...]:
         """Run a graph on all batches and compare.
+
+        Returns:
+            The SHA-256 digests of the model's file or files.
 
         Raises:
             ParityError: naming the stage and the node, if it departs or cannot run.
         """
-        digest = digest_of(path)
-        if digest in self._digests:
-            earlier = next(s for s in self._stages if s.stage == self._digests[digest])
+        digests = digests_of(path)
+        if digests in self._digests:
+            earlier = next(s for s in self._stages if s.stage == self._digests[digests])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
-            return
-        self._digests[digest] = stage
+            return digests
+        self._digests[digests] = stage
         try:
             session = Session(path, provider=resolve_device("cpu"), threads=None)
             outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
@@ -98,6 +101,7 @@ class Chain:
             )
         report = compare(stage, outputs_BK, self.reference_BK, limits=limits, contract=self._contract)
         self._judge(report, path, outputs_BK)
+        return digests
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS

@@ -12,7 +12,7 @@ from edgeport_runtime.manifest import sha256_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["data_beside", "digest_of", "move_model", "save_model"]
+__all__ = ["data_beside", "digests_of", "move_model", "save_model"]
 
 MAX_INLINE_BYTES = 2**31 - 2**20  # of weights: protobuf refuses files of 2 GiB, and the graph needs its part
 
@@ -59,7 +59,7 @@ def move_model(path: Path, folder: Path) -> Path:
     return path.rename(folder / path.name)
 
 
-def digest_of(path: Path) -> str:
-    """A digest over a model's file or files."""
+def digests_of(path: Path) -> tuple[str, ...]:
+    """SHA-256 of a model's file, and of the file of its weights where there is one."""
     data = data_beside(path)
-    return sha256_of(path) if data is None else f"{sha256_of(path)} {sha256_of(data)}"
+    return (sha256_of(path),) if data is None else (sha256_of(path), sha256_of(data))

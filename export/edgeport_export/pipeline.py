@@ -122,16 +122,13 @@ def export(
         write(chain.report)
         measured = _run_variants(variants, chain, bundle=bundle, tell=tell)
         manifest = write(chain.report)
-        measurements = {
-            "machine": machine(),
-            "variants": measured,
-            "export": {
-                "seconds": round(time.perf_counter() - start, 3),
-                "peak_memory_bytes": peak_memory_bytes(),
-                "num_nodes_traced": len(traced.op_types),
-            },
+        seconds = round(time.perf_counter() - start, 3)
+        totals = {
+            "seconds": seconds,
+            "peak_memory_bytes": peak_memory_bytes(),
+            "num_nodes_traced": len(traced.op_types),
         }
-        _write_json(bundle / "measurements.json", measurements)
+        _write_json(bundle / "measurements.json", {"machine": machine(), "variants": measured, "export": totals})
         place(bundle, target, force=config.force)
     return ExportResult(path=target, manifest=manifest, parity=chain.report)
 
@@ -200,7 +197,7 @@ def _write_variants(
         tell(f"variant {recipe.name}")
         path = bundle / f"model.{recipe.name}.onnx"
         recipe.make(simplified, path)
-        chain.check_graph(f"variant {recipe.name}", path)
+        digest, *of_data = chain.check_graph(f"variant {recipe.name}", path)
         data = data_beside(path)
         variant = Variant(
             name=recipe.name,
@@ -208,9 +205,9 @@ def _write_variants(
             precision=recipe.precision,
             scheme=recipe.scheme,
             opset=config.opset,
-            sha256=sha256_of(path),
+            sha256=digest,
             size_bytes=path.stat().st_size,
-            data=None if data is None else DataFile.of(data),
+            data=None if data is None else DataFile(file=data.name, sha256=of_data[0], size_bytes=data.stat().st_size),
             tolerance=recipe.tolerance,
         )
         variants.append(variant)

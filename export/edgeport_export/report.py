@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from edgeport_models import ALIASES, ARCHITECTURES
+from edgeport_runtime.report import describe_input
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -68,6 +69,7 @@ def print_result(result: ExportResult, output: Path) -> None:
             f"{stage.kl:.1e}",
         )
     _print_table(table)
+    print(f"input: {describe_input(result.manifest.contract)}")
     note = result.manifest.weights.get("note")
     if note:
         print(f"note: {note}")

@@ -77,8 +77,6 @@ def check_options(config: ExportConfig) -> None:
     name = config.architecture or ""
     if own.is_reference(name):
         _own_preprocess(config)
-        if config.options:
-            raise InputError(f"{', '.join(config.options)} is of EdgePort's own architectures, not of your module")
     else:
         spec = find_spec(name)
         try:
@@ -114,8 +112,11 @@ def _own_preprocess(config: ExportConfig) -> PreprocessSpec:
     """The input contract of a user's own module: the options, over pixels from 0 to 1, the shorter side resized.
 
     Raises:
-        InputError: if the image size is missing, or the options contradict each other.
+        InputError: if the image size is missing, or an option is not for such a module or contradicts another.
     """
+    foreign = [*config.options, *(["sum_channels"] if config.sum_channels else [])]
+    if foreign:
+        raise InputError(f"{', '.join(foreign)} is of EdgePort's own architectures, not of a module of your own")
     if config.image_size is None:
         raise InputError("image_size is missing; a module of your own needs --image-size, its input's side in pixels")
     is_grey = config.channels == 1 or (config.channels is None and config.color == "grey")
@@ -230,7 +231,7 @@ def _resolve_classes(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoi
     rows = None if checkpoint is None else checkpoint.num_classes(spec)
     if config.task == "binary":
         _check_binary(config, rows)
-        count, sources["num_classes"] = 2, COMMAND_LINE
+        count, sources["num_classes"] = 2, ARCHITECTURE if rows is None else CHECKPOINT
     elif config.num_classes is not None:
         count, sources["num_classes"] = config.num_classes, COMMAND_LINE
     elif rows is not None:

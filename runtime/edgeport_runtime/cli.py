@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.contract import Contract
 
 __all__ = ["main"]
 
@@ -132,7 +133,7 @@ def _info(args: argparse.Namespace) -> int:
     if architecture["options"]:
         print("options        " + ", ".join(f"{name} {value}" for name, value in architecture["options"].items()))
     print("weights        " + "; ".join(str(weights[key]) for key in ("file", "note") if key in weights))
-    _print_contract(contract.to_dict())
+    _print_contract(contract)
     for variant in manifest.variants:
         print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.total_bytes:,} bytes")
     for stage in manifest.parity:
@@ -151,27 +152,24 @@ def _info_of_file(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
 
     with Classifier.load(args.bundle) as classifier:
-        contract = classifier.contract.to_dict()
+        contract = classifier.contract
     if args.json:
-        _print_json({"contract": contract})
+        _print_json({"contract": contract.to_dict()})
     else:
         _print_contract(contract)
     return DONE
 
 
-def _print_contract(contract: dict[str, Any]) -> None:
-    spec, labels = contract["preprocess"], contract["labels"]
+def _print_contract(contract: Contract) -> None:
+    from edgeport_runtime.report import describe_input
+
+    labels = contract.labels
     names = "not known" if labels is None else ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
-    resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec["resize"]]
-    print(f"task           {contract['task']}, {contract['num_classes']} classes; labels: {names}")
-    if contract["thresholds"] is not None:
-        print(f"thresholds     {', '.join(map(str, contract['thresholds']))}")
-    print(f"output         {contract['output']}")
-    print(
-        f"input          {spec['color']} {spec['image_size']}x{spec['image_size']}, "
-        f"batch {contract['batch'] or 'any'}; resize {resize} {spec['resize_size']} ({spec['interpolation']}), "
-        f"scale {spec['scale']}, mean {spec['mean']}, std {spec['std']}"
-    )
+    print(f"task           {contract.task}, {contract.num_classes} classes; labels: {names}")
+    if contract.thresholds is not None:
+        print(f"thresholds     {', '.join(map(str, contract.thresholds))}")
+    print(f"output         {contract.output}")
+    print(f"input          {describe_input(contract)}")
 
 
 def _variant_name(classifier: Classifier) -> str | None:

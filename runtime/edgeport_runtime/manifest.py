@@ -56,11 +56,6 @@ class DataFile:
     size_bytes: int
 
     @classmethod
-    def of(cls, path: Path) -> DataFile:
-        """Of a file in the bundle's own folder."""
-        return cls(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
-
-    @classmethod
     def from_dict(cls, data: Any, context: str) -> DataFile:
         """Read and validate; raises ManifestError naming the value that is wrong."""
         data = expect_object(data, context, tuple(cls.__slots__))

@@ -1,4 +1,4 @@
-"""What ``run-model`` prints of predictions and metrics."""
+"""What the commands print of a model's input, of predictions and of metrics."""
 
 from __future__ import annotations
 
@@ -13,9 +13,20 @@ if TYPE_CHECKING:
     from edgeport_runtime.contract import Contract
     from edgeport_runtime.evaluate import Evaluation, MultilabelEvaluation
 
-__all__ = ["print_evaluation", "print_predictions"]
+__all__ = ["describe_input", "print_evaluation", "print_predictions"]
 
 _NUM_CONFUSIONS = 5
+
+
+def describe_input(contract: Contract) -> str:
+    """How an image becomes the network's input, in a line."""
+    spec = contract.preprocess
+    resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec.resize]
+    return (
+        f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; "
+        f"resize {resize} {spec.resize_size} ({spec.interpolation}), "
+        f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
+    )
 
 
 def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:

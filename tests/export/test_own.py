@@ -101,7 +101,9 @@ def _expected(net: Path, pixels_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
     return logits
 
 
-def test_module_by_file_keeps_parity_with_its_own_preprocessing(net: Path, tmp_path: Path) -> None:
+def test_module_by_file_keeps_parity_with_its_own_preprocessing(
+    net: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     bundle = tmp_path / "bundle"
     assert main([f"{net}:make", "-o", str(bundle), *OPTIONS]) == 0
     pixels = np.random.default_rng(0).integers(0, 256, (24, 24, 3), dtype=np.uint8)
@@ -117,6 +119,8 @@ def test_module_by_file_keeps_parity_with_its_own_preprocessing(net: Path, tmp_p
     assert manifest.architecture["name"] == f"{net.name}:make"
     assert manifest.weights["source"] == "module"
     assert [stage["stage"] for stage in manifest.parity][-1] == "runtime fp32"
+    shown = capsys.readouterr().out
+    assert "input: bgr 24x24, batch any; resize shorter side to 24 (bilinear), scale byte, mean [104.0, 117.0" in shown
 
 
 def test_module_by_name_is_found_from_the_current_folder(
@@ -264,6 +268,12 @@ def test_misspelt_factory_lists_the_closest(net: Path, tmp_path: Path) -> None:
             ["--image-size", "24", "--task", "multilabel", "--threshold", "1"],
             2,
             "threshold is (1.0,); probabilities",
+        ),
+        (["--image-size", "24", "--pooling", "mean"], 2, "pooling is of EdgePort's own architectures"),
+        (
+            ["--image-size", "24", "--channels", "1", "--weights", "x.pth", "--sum-channels"],
+            2,
+            "sum_channels is of EdgePort's own architectures",
         ),
         (["--image-size", "24", "--color", "grey"], 1, "raises on an input of shape (2, 1, 24, 24)"),
     ],

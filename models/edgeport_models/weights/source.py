@@ -62,6 +62,9 @@ def find_weights(weights: str | Path, *, architecture: str | None = None) -> Sou
         file = Path(weights)
         if file.is_dir():
             file = _weights_in(file)
+        elif not file.exists():
+            shipped = ", ".join(sorted(folder.name for folder in _SHIPPED.iterdir()))
+            raise WeightsError(f"weights {name} does not exist; give a file, a folder, hf://OWNER/NAME, or {shipped}")
     config, processor = (
         read_json(path) if path.is_file() else {}
         for path in (file.with_name(CONFIG_FILE), file.with_name(PROCESSOR_FILE))
