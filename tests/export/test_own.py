@@ -200,6 +200,13 @@ def test_what_cannot_be_traced_is_named_with_its_line(
     assert capfd.readouterr() == ("", "")  # PyTorch's own pages of advice stay away
 
 
+def test_the_deepest_line_of_the_user_is_named(tmp_path: Path) -> None:
+    helper = "def pick(x):\n    return x * 2 if x.sum() > 0 else x\n\n\n"
+    path = _write(tmp_path, helper + _with_forward("return self.head(pick(x).mean((2, 3)))"))
+    with pytest.raises(TraceError, match=r"bad\.py, line 6: return x \* 2 if x\.sum\(\) > 0 else x"):
+        export(ExportConfig(architecture=f"{path}:make", output=tmp_path / "bundle", image_size=8))
+
+
 def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> None:
     path = _write(tmp_path, _with_forward("x = x * 2 if x.shape[0] == 2 else x", "return self.head(x.mean((2, 3)))"))
     config = ExportConfig(architecture=f"{path}:make", output=tmp_path / "bundle", image_size=8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -190,3 +191,20 @@ def test_problem_type_is_the_task(weights: Path) -> None:
         _resolve(weights, config={"problem_type": "regression"})
     overridden = _resolve(weights, config={"problem_type": "regression"}, task="multiclass")
     assert (overridden.contract.task, overridden.sources["task"]) == ("multiclass", "command line")
+
+
+def test_exact_preprocessing_of_edgeports_own_training_is_taken_whole(weights: Path) -> None:
+    exact = replace(
+        ARCHITECTURES["resnet20"].preprocess, color="bgr", mean=(0.1, 0.2, 0.3), interpolation="bicubic", resize_size=40
+    )
+    subject = _resolve(weights, processor={"edgeport": exact.to_dict()})
+    assert subject.contract.preprocess == exact
+    assert {subject.sources[name] for name in exact.to_dict()} == {"preprocessor_config.json"}
+    overridden = _resolve(weights, processor={"edgeport": exact.to_dict()}, color="rgb")
+    assert overridden.contract.preprocess == replace(exact, color="rgb")
+    for damaged, message in (
+        ([], "are missing or unknown"),
+        ({**exact.to_dict(), "std": [0.0] * 3}, "every value must be positive"),
+    ):
+        with pytest.raises(WeightsError, match=rf"preprocessor_config\.json of .*: edgeport: .*{message}"):
+            _resolve(weights, processor={"edgeport": damaged})
