@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from edgeport_export import ExportResult
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+# A shell that puts a command into the background has it ignore Ctrl-C, and the processes that tests start inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _require(path: Path, remedy: str) -> Path:
