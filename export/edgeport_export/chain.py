@@ -10,10 +10,11 @@ import numpy as np
 import torch
 
 from edgeport_export.locate import first_departure
-from edgeport_export.model_file import digests_of
+from edgeport_export.model_file import identity_of_data
 from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
+from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.providers import resolve_device
 from edgeport_runtime.session import Session
@@ -55,7 +56,7 @@ class Chain:
             outputs = [module(torch.from_numpy(batch)) for batch in batches]
         self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
         self._stages: list[StageReport] = []
-        self._digests: dict[tuple[str, ...], str] = {}
+        self._checked: dict[tuple[str | int, ...], str] = {}
         self._program: torch.export.ExportedProgram | None = None
         if not np.isfinite(self.reference_BK).all():
             raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
@@ -72,21 +73,22 @@ class Chain:
         """Take the captured program, by which a failed stage's node is named."""
         self._program = program
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> tuple[str, ...]:
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
         """Run a graph on all batches and compare.
 
         Returns:
-            The SHA-256 digests of the model's file or files.
+            The SHA-256 digest of the file.
 
         Raises:
             ParityError: naming the stage and the node, if it departs or cannot run.
         """
-        digests = digests_of(path)
-        if digests in self._digests:
-            earlier = next(s for s in self._stages if s.stage == self._digests[digests])
+        digest = sha256_of(path)
+        identity = (digest, *identity_of_data(path))
+        if identity in self._checked:
+            earlier = next(s for s in self._stages if s.stage == self._checked[identity])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
-            return digests
-        self._digests[digests] = stage
+            return digest
+        self._checked[identity] = stage
         try:
             session = Session(path, provider=resolve_device("cpu"), threads=None)
             outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
@@ -101,7 +103,7 @@ class Chain:
             )
         report = compare(stage, outputs_BK, self.reference_BK, limits=limits, contract=self._contract)
         self._judge(report, path, outputs_BK)
-        return digests
+        return digest
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgeport_runtime.errors import SimplifyError
-from edgeport_runtime.manifest import sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["data_beside", "digests_of", "move_model", "save_model"]
+__all__ = ["data_beside", "identity_of_data", "move_model", "save_model"]
 
 MAX_INLINE_BYTES = 2**31 - 2**20  # of weights: protobuf refuses files of 2 GiB, and the graph needs its part
 
@@ -59,7 +58,13 @@ def move_model(path: Path, folder: Path) -> Path:
     return path.rename(folder / path.name)
 
 
-def digests_of(path: Path) -> tuple[str, ...]:
-    """SHA-256 of a model's file, and of the file of its weights where there is one."""
+def identity_of_data(path: Path) -> tuple[int, ...]:
+    """Tells the file of a model's weights from others, without reading gigabytes; empty where there is none.
+
+    A file keeps its identity when it is moved on its file system.
+    """
     data = data_beside(path)
-    return (sha256_of(path),) if data is None else (sha256_of(path), sha256_of(data))
+    if data is None:
+        return ()
+    stat = data.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns

@@ -197,7 +197,7 @@ def _write_variants(
         tell(f"variant {recipe.name}")
         path = bundle / f"model.{recipe.name}.onnx"
         recipe.make(simplified, path)
-        digest, *of_data = chain.check_graph(f"variant {recipe.name}", path)
+        digest = chain.check_graph(f"variant {recipe.name}", path)
         data = data_beside(path)
         variant = Variant(
             name=recipe.name,
@@ -207,7 +207,9 @@ def _write_variants(
             opset=config.opset,
             sha256=digest,
             size_bytes=path.stat().st_size,
-            data=None if data is None else DataFile(file=data.name, sha256=of_data[0], size_bytes=data.stat().st_size),
+            data=None
+            if data is None
+            else DataFile(file=data.name, sha256=sha256_of(data), size_bytes=data.stat().st_size),
             tolerance=recipe.tolerance,
         )
         variants.append(variant)
