@@ -83,7 +83,7 @@ class Chain:
             ParityError: naming the stage and the node, if it departs or cannot run.
         """
         digest = sha256_of(path)
-        identity = (digest, *identity_of_data(path))
+        identity: tuple[str | int, ...] = (digest, *identity_of_data(path))
         if identity in self._checked:
             earlier = next(s for s in self._stages if s.stage == self._checked[identity])
             self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
