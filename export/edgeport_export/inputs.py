@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.contract import Contract
     from edgeport_runtime.preprocess import PreprocessSpec
 
-__all__ = ["GoldenFile", "golden_files", "make_batches", "reference_input"]
+__all__ = ["GoldenFile", "golden_files", "make_batches", "reference_input", "synthetic_image"]
 
 MAX_KEPT, MAX_USED = 8, 64
 _NUM_RANDOM = 3
@@ -60,7 +60,7 @@ def golden_files(folder: Path | None, spec: PreprocessSpec, *, seed: int) -> lis
     """
     if folder is None:
         return [
-            GoldenFile(name=f"{i}.png", source="synthetic", data=_synthetic(spec, seed, i)) for i in range(MAX_KEPT)
+            GoldenFile(name=f"{i}.png", source="synthetic", data=synthetic_image(spec, seed, i)) for i in range(MAX_KEPT)
         ]
     paths = find_images(folder)
     used = [paths[i] for i in _spread(len(paths), MAX_USED)]
@@ -130,7 +130,7 @@ def _spread(num_items: int, num_wanted: int) -> list[int]:
     return [i * (num_items - 1) // (num_wanted - 1) for i in range(num_wanted)]
 
 
-def _synthetic(spec: PreprocessSpec, seed: int, number: int) -> bytes:
+def synthetic_image(spec: PreprocessSpec, seed: int, number: int) -> bytes:
     """A small PNG: smooth colours under noise, of another aspect ratio each where the network's resize allows."""
     generator = np.random.default_rng([seed, number])
     if spec.resize == "none":

@@ -1,0 +1,145 @@
+"""What is quantized, and how: a table by family of network and target.
+
+A recipe is chosen by what the graph computes, so that a user's own module has one as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from edgeport_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["SCHEMES", "TARGETS", "Family", "Recipe", "Scheme", "Target", "family_of", "find_recipe"]
+
+Target: TypeAlias = Literal["cpu", "cpu-avx2", "arm64", "openvino"]
+Scheme: TypeAlias = Literal["static", "dynamic"]
+Family: TypeAlias = Literal["convolutional", "transformer"]
+
+TARGETS: tuple[Target, ...] = ("cpu", "cpu-avx2", "arm64", "openvino")
+SCHEMES: tuple[Scheme, ...] = ("static", "dynamic")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recipe:
+    """How one family is quantized for one target.
+
+    Attributes:
+        scheme: ``static``: ranges of activations from calibration; ``dynamic``: from each input, when it runs.
+        activations: type of quantized activations.
+        is_symmetric: activations have zero point 0.
+        num_weight_bits: 8, or 7 where pairs of products are added in 16 bits, which would saturate.
+        layers: operators that are quantized where one input is a constant weight.
+        others: operators that are quantized between quantized layers.
+        has_float_outputs: layers give float values; only their inputs are quantized.
+        reason: why so.
+        source: where it was measured or is documented.
+    """
+
+    scheme: Scheme
+    activations: Literal["uint8", "int8"]
+    is_symmetric: bool = False
+    num_weight_bits: Literal[7, 8] = 8
+    layers: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    has_float_outputs: bool = False
+    reason: str
+    source: str
+
+
+_LINEAR = ("Gemm", "MatMul")
+_CONVOLUTIONS = ("Conv", *_LINEAR)
+_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
+_ADDITIONS = (*_POOLS, "Add")
+_ORT_GUIDE = "ONNX Runtime, guide to quantization: choosing parameters for CPU inference"
+
+_CNN_CPU = Recipe(
+    scheme="static",
+    activations="uint8",
+    layers=_CONVOLUTIONS,
+    others=_POOLS,
+    reason="x86 with VNNI multiplies unsigned activations with signed weights; residual additions stay in float, which "
+    "is faster there than ONNX Runtime's QLinearAdd",
+    source="docs/quantization.md, residual additions",
+)
+_VIT_CPU = Recipe(
+    scheme="dynamic",
+    activations="uint8",
+    layers=_LINEAR,
+    has_float_outputs=True,
+    reason="linear layers are nearly all of the work; attention, softmax, norms and GELU lose accuracy and time in int8",
+    source="docs/quantization.md, vision transformers",
+)
+_STATIC_VIT = replace(_VIT_CPU, scheme="static")
+
+_RECIPES: dict[tuple[Family, Target], Recipe] = {
+    ("convolutional", "cpu"): _CNN_CPU,
+    ("convolutional", "cpu-avx2"): replace(
+        _CNN_CPU,
+        num_weight_bits=7,
+        reason="without VNNI two products are added in 16 bits, which saturates with weights of 8 bits",
+        source=_ORT_GUIDE,
+    ),
+    ("convolutional", "arm64"): replace(
+        _CNN_CPU,
+        activations="int8",
+        others=_ADDITIONS,
+        reason="ARM's dot product and matrix instructions multiply signed values",
+        source=_ORT_GUIDE,
+    ),
+    ("convolutional", "openvino"): replace(
+        _CNN_CPU,
+        others=_ADDITIONS,
+        reason="OpenVINO fuses a residual addition into the convolution before it where both are quantized",
+        source="OpenVINO, low-precision transformations: fake quantization of element-wise additions",
+    ),
+    ("transformer", "cpu"): _VIT_CPU,
+    ("transformer", "cpu-avx2"): replace(
+        _VIT_CPU,
+        num_weight_bits=7,
+        reason="without VNNI two products are added in 16 bits, which saturates with weights of 8 bits",
+        source=_ORT_GUIDE,
+    ),
+    ("transformer", "arm64"): replace(
+        _VIT_CPU, reason="as on x86: ONNX Runtime quantizes activations to unsigned values when it runs"
+    ),
+    ("transformer", "openvino"): replace(
+        _STATIC_VIT,
+        activations="int8",
+        is_symmetric=True,
+        reason="OpenVINO has no dynamic quantization of these operators; symmetric inputs of linear layers with float "
+        "outputs ran fastest there",
+        source="docs/quantization.md, vision transformers",
+    ),
+}
+
+
+def family_of(model: onnx.ModelProto) -> Family:
+    """``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does."""
+    return "transformer" if any(n.op_type == "LayerNormalization" for n in model.graph.node) else "convolutional"
+
+
+def find_recipe(family: Family, target: Target, scheme: Scheme | None) -> Recipe:
+    """The recipe for a family and a target; ``scheme`` overrides that of the table.
+
+    Raises:
+        InputError: if the target cannot run the scheme.
+    """
+    recipe = _RECIPES[family, target]
+    if scheme is None or scheme == recipe.scheme:
+        return recipe
+    if scheme == "dynamic":
+        if target == "openvino":
+            raise InputError("--scheme dynamic is not for --target openvino, which needs static ranges")
+        # Convolutions with dynamic ranges (ConvInteger) do not load in every build of ONNX Runtime.
+        return replace(_VIT_CPU, num_weight_bits=recipe.num_weight_bits, reason="asked for: linear layers only")
+    signed = target == "arm64"
+    return replace(
+        _STATIC_VIT,
+        activations="int8" if signed else "uint8",
+        num_weight_bits=recipe.num_weight_bits,
+        reason="asked for: ranges of activations fixed by calibration",
+    )

@@ -1,0 +1,233 @@
+"""Static quantization: QuantizeLinear and DequantizeLinear around what is to run in int8.
+
+onnxruntime.quantization places the pairs; the ranges, the weights' rounding, and which values are quantized are ours.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnxruntime.quantization import CalibrationMethod, QuantType
+from onnxruntime.quantization.calibrate import TensorsData
+from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+from onnxruntime.quantization.quant_utils import get_qmin_qmax_for_qType
+
+from edgeport_export.passes.graph import GraphIndex, remove_unused
+from edgeport_export.quantize.equalize import equalize, find_pairs
+from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, attribute, layers_of, replace_constant
+from edgeport_export.quantize.observe import observe
+from edgeport_export.quantize.rounding import round_weight
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from edgeport_export.quantize.calibration import CalibrationImages
+    from edgeport_export.quantize.histogram import Histogram, Method
+    from edgeport_export.quantize.recipes import Recipe
+
+__all__ = ["StaticQuantizer"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StaticQuantizer:
+    """A float model made ready, from which any choice of its layers can be quantized.
+
+    Attributes:
+        model: the float model, equalized; the function is that of the original.
+        recipe: how.
+        ranges: (low, high) of each quantized value.
+        histograms: of each quantized value.
+        rounded: weights by name, rounded with regard to their inputs.
+        equalized: layers whose channels were scaled.
+    """
+
+    model: onnx.ModelProto
+    recipe: Recipe
+    ranges: dict[str, tuple[float, float]]
+    histograms: dict[str, Histogram]
+    rounded: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    equalized: tuple[str, ...] = ()
+
+    @classmethod
+    def prepare(
+        cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages, method: Method
+    ) -> StaticQuantizer:
+        """Observe the model on images, equalize its channels, choose ranges and round its weights.
+
+        Args:
+            model: float, with its weights inside; it is changed.
+            recipe: how to quantize.
+            images: what activations are like.
+            method: of the ranges.
+
+        Raises:
+            InputError: if the images cannot be used.
+            QuantizeError: if an activation is NaN or infinite.
+        """
+        layers, names = layers_of(model, recipe), activations_of(model, recipe)
+        pairs = find_pairs(model, layers)
+        wanted = list(dict.fromkeys([*names, *(pair.between for pair in pairs)]))
+        # Weights fitted to synthetic images would be worse on real ones.
+        sampled = [] if images.is_builtin else layers
+        seen = observe(model, wanted, sampled, images)
+        equalized = equalize(model, pairs, seen)
+        if equalized:
+            seen = observe(model, names, sampled, images)
+        ranges = {
+            name: seen.histograms[name].range(method, is_symmetric=recipe.is_symmetric) for name in names
+        }
+        _share_ranges(model, recipe, ranges)
+        return cls(
+            model=model,
+            recipe=recipe,
+            ranges=ranges,
+            histograms={name: seen.histograms[name] for name in names},
+            rounded=_round_all(model, layers, seen.moments, last=_last_level(recipe)),
+            equalized=tuple(equalized),
+        )
+
+    def layers(self) -> list[str]:
+        """Names of the nodes that can be quantized, in the graph's order."""
+        return [node.name for node in layers_of(self.model, self.recipe)]
+
+    def quantize(self, layers: Collection[str]) -> onnx.ModelProto:
+        """The model with these of its layers in int8, and what lies between them."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.model)
+        index = GraphIndex(model.graph)
+        for node in layers_of(model, self.recipe):
+            name = node.input[1]
+            if node.name in layers and name in self.rounded:
+                if not index.is_used_once(name):
+                    continue
+                replace_constant(model, name, self.rounded[name])
+        chosen = [*layers, *_between(model, self.recipe, set(layers))]
+        return _with_pairs(model, self.recipe, self.ranges, chosen)
+
+
+def _with_pairs(
+    model: onnx.ModelProto, recipe: Recipe, ranges: dict[str, tuple[float, float]], nodes: list[str]
+) -> onnx.ModelProto:
+    data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
+    # Values that are quantized by the way and dropped again below: before a ReLU, and the outputs of the graph.
+    for node in model.graph.node:
+        for name in node.output:
+            data.setdefault(name, (np.float32(0), np.float32(1)))
+    options: dict[str, Any] = {
+        "ActivationSymmetric": recipe.is_symmetric,
+        "QDQKeepRemovableActivations": True,
+        "OpTypesToExcludeOutputQuantization": list(recipe.layers) if recipe.has_float_outputs else [],
+        "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
+    }
+    quantizer = QDQQuantizer(
+        model,
+        True,  # per channel
+        recipe.num_weight_bits == 7,
+        QuantType.QInt8,
+        QuantType.QUInt8 if recipe.activations == "uint8" else QuantType.QInt8,
+        TensorsData(CalibrationMethod.MinMax, data),
+        nodes,
+        [],
+        [*recipe.layers, *recipe.others],
+        options,
+    )
+    logging.disable(logging.WARNING)  # it logs to the root logger
+    try:
+        quantizer.quantize_model()
+    finally:
+        logging.disable(logging.NOTSET)
+    quantizer.model.topological_sort()  # pairs are appended
+    quantized: onnx.ModelProto = quantizer.model.model
+    _drop_pairs(quantized)
+    return quantized
+
+
+def _drop_pairs(model: onnx.ModelProto) -> None:
+    """Take away the pairs between a layer and the ReLU after it, and those at the graph's outputs."""
+    graph = model.graph
+    index = GraphIndex(graph)
+    outputs = {value.name for value in graph.output}
+
+    def before(name: str) -> str | None:
+        restored = index.producer(name, "DequantizeLinear")
+        stored = None if restored is None else index.producer(restored.input[0], "QuantizeLinear")
+        return None if stored is None else stored.input[0]
+
+    gone = []
+    for node in graph.node:
+        if node.op_type in FLOAT_ONLY and (source := before(node.input[0])) is not None:
+            node.input[0] = source
+        elif node.op_type == "DequantizeLinear" and node.output[0] in outputs:
+            source = before(node.output[0])
+            maker = None if source is None else index.producer(source)
+            if maker is not None:
+                stored = index.producer(node.input[0])
+                maker.output[0] = node.output[0]
+                gone += [node, stored]
+                for reader in graph.node:
+                    reader.input[:] = [node.output[0] if name == source else name for name in reader.input]
+    for node in gone:
+        if node is not None:
+            graph.node.remove(node)
+    remove_unused(model)
+
+
+def _between(model: onnx.ModelProto, recipe: Recipe, layers: set[str]) -> list[str]:
+    """Pools, concatenations and additions all of whose inputs come from quantized layers."""
+    producers = {output: node for node in model.graph.node for output in node.output}
+    quantized = set(layers)
+    names = []
+    for node in model.graph.node:
+        if node.op_type not in recipe.others:
+            continue
+        makers = [producers.get(name) for name in node.input]
+        makers = [producers.get(m.input[0]) if m is not None and m.op_type in FLOAT_ONLY else m for m in makers]
+        if all(maker is not None and maker.name in quantized for maker in makers):
+            quantized.add(node.name)
+            names.append(node.name)
+    return names
+
+
+def _share_ranges(model: onnx.ModelProto, recipe: Recipe, ranges: dict[str, tuple[float, float]]) -> None:
+    """Give the inputs of a concatenation the range of its output, so that nothing is rounded twice."""
+    for node in reversed(model.graph.node):
+        if node.op_type == "Concat" and node.op_type in recipe.others and node.output[0] in ranges:
+            ranges.update((name, ranges[node.output[0]]) for name in node.input if name in ranges)
+        # A pool that takes the largest value keeps its input's levels.
+        if node.op_type == "MaxPool" and node.op_type in recipe.others and node.output[0] in ranges:
+            ranges[node.input[0]] = ranges[node.output[0]] = _union(ranges[node.input[0]], ranges[node.output[0]])
+
+
+def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return min(one[0], other[0]), max(one[1], other[1])
+
+
+def _round_all(
+    model: onnx.ModelProto, layers: list[onnx.NodeProto], moments: dict[str, NDArray[np.float32]], *, last: int
+) -> dict[str, NDArray[np.float32]]:
+    index = GraphIndex(model.graph)
+    rounded = {}
+    for node in layers:
+        tensor = index.initializer(node.input[1])
+        if node.name not in moments or tensor is None:
+            continue
+        weight = numpy_helper.to_array(tensor)
+        is_transposed = node.op_type == "MatMul" or (node.op_type == "Gemm" and attribute(node, "transB", [0]) == [0])
+        rows = weight.T if is_transposed else weight.reshape(weight.shape[0], -1)
+        result = round_weight(np.ascontiguousarray(rows), moments.pop(node.name), last=last)
+        if result is not None:
+            shaped = result.T if is_transposed else result.reshape(weight.shape)
+            rounded[node.input[1]] = np.ascontiguousarray(shaped)
+    return rounded
+
+
+def _last_level(recipe: Recipe) -> int:
+    _, high = get_qmin_qmax_for_qType(onnx.TensorProto.INT8, reduce_range=recipe.num_weight_bits == 7, symmetric=True)
+    return int(high)
