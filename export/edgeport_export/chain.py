@@ -41,6 +41,7 @@ class Chain:
         module: the original, in evaluation mode.
         batches: what every stage is run on, float32 BCHW each; the golden images come first.
         contract: what the module's outputs mean.
+        num_images: how many golden images there are; None if there is nothing else.
 
     Attributes:
         reference_BK: PyTorch's outputs for all batches, joined.
@@ -49,12 +50,20 @@ class Chain:
         ParityError: if PyTorch's own outputs are zero, constant or not finite, so that nothing could be compared.
     """
 
-    def __init__(self, module: nn.Module, batches: Sequence[NDArray[np.float32]], *, contract: Contract) -> None:
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Sequence[NDArray[np.float32]],
+        *,
+        contract: Contract,
+        num_images: int | None = None,
+    ) -> None:
         self._batches = batches
         self._contract = contract
         with torch.no_grad():
             outputs = [module(torch.from_numpy(batch)) for batch in batches]
         self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
+        self._num_images = len(self.reference_BK) if num_images is None else num_images
         self._stages: list[StageReport] = []
         self._checked: dict[tuple[str | int, ...], str] = {}
         self._program: torch.export.ExportedProgram | None = None
@@ -68,6 +77,16 @@ class Chain:
     def report(self) -> ParityReport:
         """The stages so far."""
         return ParityReport(stages=tuple(self._stages))
+
+    @property
+    def images(self) -> list[NDArray[np.float32]]:
+        """The batches of the golden images."""
+        batches, left = [], self._num_images
+        for batch in self._batches:
+            if left > 0:
+                batches.append(batch if self._contract.batch is not None else batch[:left])
+                left -= len(batch)
+        return batches
 
     def follow(self, program: torch.export.ExportedProgram) -> None:
         """Take the captured program, by which a failed stage's node is named."""
@@ -101,13 +120,22 @@ class Chain:
                 f"stage {stage}: outputs of shape {outputs_BK.shape}, PyTorch's {self.reference_BK.shape}",
                 report=self.report,
             )
-        report = compare(stage, outputs_BK, self.reference_BK, limits=limits, contract=self._contract)
+        num_compared = self._num_images if limits.over == "images" else len(outputs_BK)
+        report = compare(
+            stage,
+            outputs_BK[:num_compared],
+            self.reference_BK[:num_compared],
+            limits=limits,
+            contract=self._contract,
+        )
+        if not np.isfinite(outputs_BK).all():
+            report = replace(report, relative_l2=np.inf)
         self._judge(report, path, outputs_BK)
         return digest
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
-    ) -> None:
+    ) -> StageReport:
         """Compare what a bundle's classifier gives from image bytes.
 
         Args:
@@ -116,6 +144,9 @@ class Chain:
             bundle: its folder.
             limits: what must be met.
 
+        Returns:
+            The stage's report.
+
         Raises:
             ParityError: naming the stage, and the preprocessing if the input itself departs.
         """
@@ -123,7 +154,7 @@ class Chain:
         report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self._contract)
         self._stages.append(report)
         if report.passed:
-            return
+            return report
         images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
         for row, image in enumerate(images):
             x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
@@ -140,6 +171,8 @@ class Chain:
         self._stages.append(report)
         if report.passed:
             return
+        if report.limits.over == "images":  # its values are not PyTorch's, and no single node is to blame
+            raise ParityError(f"stage {report.stage} departs from PyTorch: {_verdict(report)}", report=self.report)
         distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
         worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
         batch, _ = self._find(worst)

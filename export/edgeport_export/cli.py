@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.console import DONE, ERROR, USAGE, run_command
-from edgeport_runtime.errors import InputError
+from edgeport_runtime.errors import AccuracyError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(parser.add_argument_group("model"))
     _add_input_options(parser.add_argument_group("input"))
     _add_graph_options(parser.add_argument_group("graph"))
+    _add_quantization_options(parser.add_argument_group("quantization"))
     return parser
 
 
@@ -106,6 +107,46 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
 
 
+def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--quantize",
+        type=_names,
+        metavar="KIND[,KIND]",
+        help="of int8, fp16, int8-weights; none for float32 alone (else int8 where nothing more is needed)",
+    )
+    group.add_argument(
+        "--target",
+        type=_names,
+        default=("cpu",),
+        metavar="T[,T]",
+        help="what int8 is for, of cpu (default; x86 with VNNI), cpu-avx2, arm64, openvino",
+    )
+    group.add_argument("--scheme", choices=("static", "dynamic"), help="(else as the family of networks needs it)")
+    group.add_argument(
+        "--calibration", metavar="DIR|builtin", help="images for static int8, without labels; builtin: synthetic ones"
+    )
+    group.add_argument(
+        "--calibration-method",
+        choices=("mse", "min-max", "percentile", "entropy"),
+        help="how ranges are chosen (else what errs least)",
+    )
+    group.add_argument(
+        "--max-drop",
+        type=float,
+        metavar="POINTS",
+        help="budget of int8: layers go back to float until no more is lost (top-1 or macro F1 with --eval, else "
+        "disagreement with the float model)",
+    )
+    group.add_argument(
+        "--eval", type=Path, metavar="DATA", help="labelled images: a folder a class, or a CSV with columns path,labels"
+    )
+    group.add_argument("--explain", action="store_true", help="show what each layer costs in int8, the worst first")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return () if text == "none" else tuple(name.strip() for name in text.split(","))
+
+
 def _batch(text: str) -> int | None:
     return None if text == "dynamic" else int(text)
 
@@ -133,6 +174,8 @@ def _export(args: argparse.Namespace) -> int:
     from edgeport_export.subject import check_options
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
+    if values["calibration"] is not None and values["calibration"] != "builtin":
+        values["calibration"] = Path(values["calibration"])
     for key in ("mean", "std", "threshold"):
         values[key] = None if values[key] is None else tuple(values[key])
     try:
@@ -142,12 +185,18 @@ def _export(args: argparse.Namespace) -> int:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
     from edgeport_export.pipeline import export
-    from edgeport_export.report import print_result, stage_progress
+    from edgeport_export.report import print_costs, print_result, print_trades, result_document, stage_progress
 
-    with stage_progress(args.architecture) as on_stage:
-        result = export(config, on_stage=on_stage)
+    try:
+        with stage_progress(args.architecture) as progress:
+            result = export(config, progress=progress)
+    except AccuracyError as error:
+        if not args.json and error.made is not None:
+            print_costs(error.made)
+            print_trades(error.made)
+        raise
     if args.json:
-        json.dump({"bundle": str(result.path), "manifest": result.manifest.to_dict()}, sys.stdout, indent=2)
+        json.dump(result_document(result), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
     else:
         print_result(result, args.output)

@@ -6,6 +6,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from edgeport_export.quantize.histogram import METHODS, Method
+from edgeport_export.quantize.recipes import SCHEMES, TARGETS, Scheme, Target
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime.contract import TASKS, Task
 from edgeport_runtime.errors import InputError
@@ -16,9 +18,11 @@ if TYPE_CHECKING:
     from edgeport_models import ModelSpec
     from edgeport_runtime.preprocess import Color, Interpolation, Resize, Scale
 
-__all__ = ["MAX_OPSET", "MIN_OPSET", "OPTIONS", "ExportConfig", "find_spec"]
+__all__ = ["KINDS", "MAX_OPSET", "MIN_OPSET", "OPTIONS", "ExportConfig", "find_spec"]
 
 MIN_OPSET, MAX_OPSET = 18, 23
+KINDS = ("int8", "fp16", "int8-weights")
+"""Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
 """Choices of an architecture that an export can ask for; each is a field of ExportConfig."""
 
@@ -57,6 +61,16 @@ class ExportConfig:
         opset: ONNX operator set, 18 to 23.
         batch: fixed batch size, None for any.
         golden: folder of images for the parity chain; None makes synthetic ones from ``seed``.
+        quantize: variants besides ``fp32``: any of ``int8``, ``fp16``, ``int8-weights``; () for none. None makes
+            ``int8`` where that needs nothing more: a dynamic scheme, ``calibration``, or random weights.
+        target: what int8 variants are for, one variant each.
+        scheme: ``static`` or ``dynamic``; None takes the recipe's.
+        calibration: folder of images for static schemes, without labels, or ``builtin`` for synthetic ones.
+        calibration_method: how ranges are chosen; None takes the one that errs least on the calibration images.
+        max_drop: budget of an int8 variant in points of top-1 or macro F1 on ``eval``, or without that of
+            disagreement with the float model on ``calibration``. Layers return to float until it is met.
+        eval: labelled images, a folder a class or a CSV, for ``max_drop``.
+        explain: rank the layers by what they cost.
         seed: of everything random.
         force: replace a bundle that is already there.
     """
@@ -85,6 +99,14 @@ class ExportConfig:
     opset: int = 20
     batch: int | None = None
     golden: Path | None = None
+    quantize: tuple[str, ...] | None = None
+    target: tuple[Target, ...] = ("cpu",)
+    scheme: Scheme | None = None
+    calibration: Path | str | None = None
+    calibration_method: Method | None = None
+    max_drop: float | None = None
+    eval: Path | None = None
+    explain: bool = False
     seed: int = 0
     force: bool = False
 
@@ -103,6 +125,7 @@ class ExportConfig:
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
+        self._check_quantization()
         is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
         if self.threshold is not None and is_multiclass:
             raise InputError("threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
@@ -114,6 +137,29 @@ class ExportConfig:
             raise InputError("--sum-channels changes a checkpoint to one channel: it needs --weights and --channels 1")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise InputError(f"crop_pct is {self.crop_pct}; it is above 0 and at most 1")
+
+    def _check_quantization(self) -> None:
+        for name, known in (("quantize", KINDS), ("target", TARGETS)):
+            values = getattr(self, name) or ()
+            for value in values:
+                if value not in known:
+                    raise InputError(f"{name} is {value!r}; choose of {', '.join(known)}")
+            if len(set(values)) != len(values):
+                raise InputError(f"{name} names {', '.join(values)}: one twice")
+        for name, choices in (("scheme", SCHEMES), ("calibration_method", METHODS)):
+            value = getattr(self, name)
+            if value is not None and value not in choices:
+                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+        if not self.target:
+            raise InputError(f"target is empty; choose of {', '.join(TARGETS)}")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise InputError(f"max_drop is {self.max_drop}; it is in points, 0 to 100")
+        if self.eval is not None and self.max_drop is None:
+            raise InputError("--eval measures the loss for a budget: it needs --max-drop POINTS")
+        is_quantized = self.quantize is None or bool({"int8", "int8-weights"} & set(self.quantize))
+        for name in ("scheme", "calibration_method", "max_drop", "explain"):
+            if getattr(self, name) not in (None, False) and not is_quantized:
+                raise InputError(f"--{name.replace('_', '-')} is for int8 variants, and --quantize names none")
 
     @property
     def options(self) -> dict[str, str | bool]:

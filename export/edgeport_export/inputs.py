@@ -60,7 +60,8 @@ def golden_files(folder: Path | None, spec: PreprocessSpec, *, seed: int) -> lis
     """
     if folder is None:
         return [
-            GoldenFile(name=f"{i}.png", source="synthetic", data=synthetic_image(spec, seed, i)) for i in range(MAX_KEPT)
+            GoldenFile(name=f"{i}.png", source="synthetic", data=synthetic_image(spec, seed, i))
+            for i in range(MAX_KEPT)
         ]
     paths = find_images(folder)
     used = [paths[i] for i in _spread(len(paths), MAX_USED)]

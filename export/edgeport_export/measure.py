@@ -2,44 +2,67 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import resource
 import statistics
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+    from numpy.typing import NDArray
 
     from edgeport_runtime.classifier import Classifier
 
-__all__ = ["latency_ms", "machine", "peak_memory_bytes"]
+__all__ = ["latencies", "peak_memory_bytes"]
 
-_WARM_UPS, _RUNS = 2, 5
+_WARM_UPS, _RUNS, _ROUNDS = 2, 3, 5
+_MIN_ROUNDS, _ENOUGH_S = 2, 30.0
+_REST_S = 0.08  # ONNX Runtime's threads spin after a call and would take the cores from the next contender
+_FASTER = 1.05  # what is not at least 5% faster is not told from noise
 
 
-def latency_ms(classifier: Classifier) -> dict[str, Any]:
-    """Median time of a call of ``outputs`` at the smallest batch the model takes."""
-    contract = classifier.contract
+def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]]:
+    """Median time of a call of ``outputs`` at the smallest batch the model takes, each variant in turn.
+
+    Every turn begins with a rest of 80 ms and two calls that do not count.
+
+    Args:
+        classifiers: by the variant's name, ``fp32`` first.
+
+    Returns:
+        Of each variant ``latency_ms``, ``batch``, ``runs``, ``device``, and of all but the first ``times_fp32``, how
+        many of its calls fit into one of the first, and ``is_faster``, false where that is under 1.05.
+    """
+    contract = next(iter(classifiers.values())).contract
     spec, batch = contract.preprocess, contract.batch or 1
     x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
-    times = [_time_ms(lambda: classifier.outputs(x_BCHW)) for _ in range(_WARM_UPS + _RUNS)][_WARM_UPS:]
-    return {
-        "latency_ms": round(statistics.median(times), 3),
-        "batch": batch,
-        "runs": _RUNS,
-        "device": classifier.device,
-    }
-
-
-def machine() -> dict[str, Any]:
-    """The machine in words."""
-    return {"cpu": _cpu_name(), "num_cpus": len(os.sched_getaffinity(0)), "system": platform.system()}
+    times: dict[str, list[float]] = {name: [] for name in classifiers}
+    start = time.perf_counter()
+    num_rounds = _ROUNDS if len(classifiers) > 1 else 1
+    for done in range(num_rounds):
+        if done >= _MIN_ROUNDS and time.perf_counter() - start > _ENOUGH_S:
+            break
+        for name, classifier in classifiers.items():
+            time.sleep(_REST_S)
+            turn = [_time_ms(classifier.outputs, x_BCHW) for _ in range(_WARM_UPS + _RUNS)]
+            times[name] += turn[_WARM_UPS:]
+    first = statistics.median(next(iter(times.values())))
+    measured: dict[str, dict[str, Any]] = {}
+    for name, values in times.items():
+        median = statistics.median(values)
+        measured[name] = {
+            "latency_ms": round(median, 3),
+            "batch": batch,
+            "runs": len(values),
+            "device": classifiers[name].device,
+        }
+        if len(measured) > 1:
+            measured[name] |= {"times_fp32": round(first / median, 3), "is_faster": first / median >= _FASTER}
+    return measured
 
 
 def peak_memory_bytes() -> int:
@@ -48,17 +71,7 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _time_ms(call: Callable[[], object]) -> float:
+def _time_ms(call: Callable[[NDArray[np.float32]], object], x_BCHW: NDArray[np.float32]) -> float:
     start = time.perf_counter()
-    call()
+    call(x_BCHW)
     return (time.perf_counter() - start) * 1e3
-
-
-def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:  # no /proc outside Linux
-        return platform.processor()
-    return platform.processor()

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgeport_runtime.metrics import log_sigmoid, log_softmax, relative_l2
+from edgeport_runtime.metrics import log_sigmoid, log_softmax, relative_l2, relative_l2_of_all
 from edgeport_runtime.tasks import decisions
 
 if TYPE_CHECKING:
@@ -29,12 +29,15 @@ class Limits:
     """What a stage must meet.
 
     Attributes:
-        relative_l2: largest relative L2 distance at the outputs, of the worst sample.
+        relative_l2: largest relative L2 distance at the outputs.
         agreement: smallest fraction of samples with PyTorch's decisions.
+        over: what ``relative_l2`` is of: the worst ``sample``, or all the golden ``images`` together, which is how a
+            quantized variant is judged; noise and constants then need to give finite outputs only.
     """
 
     relative_l2: float
     agreement: float
+    over: Literal["sample", "images"] = "sample"
 
 
 FLOAT32_LIMITS = Limits(relative_l2=1e-5, agreement=1.0)
@@ -49,7 +52,7 @@ class StageReport:
         stage: ``exported``, ``simplified``, ``variant <name>`` or ``runtime <name>``.
         num_samples: inputs compared.
         max_abs: largest difference of an output.
-        relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample.
+        relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample, or of all, as ``limits.over`` says.
         cosine: smallest cosine similarity of a sample.
         agreement: fraction of samples with the same decisions: the same top-1, or every label on the same side of its
             threshold.
@@ -140,7 +143,7 @@ def compare(
         stage=stage,
         num_samples=num_samples,
         max_abs=float(difference.max()),
-        relative_l2=float(relative_l2(outputs_BK, reference_BK).max()),
+        relative_l2=_relative_l2(outputs_BK, reference_BK, limits),
         cosine=float(_cosine(outputs_BK, reference_BK).min()),
         agreement=num_equal / num_samples,
         agreement_interval=wilson_interval(num_equal, num_samples),
@@ -148,6 +151,12 @@ def compare(
         kl=float(kl_B.max()),
         limits=limits,
     )
+
+
+def _relative_l2(outputs_BK: NDArray[Any], reference_BK: NDArray[Any], limits: Limits) -> float:
+    if limits.over == "images":
+        return relative_l2_of_all(outputs_BK, reference_BK)
+    return float(relative_l2(outputs_BK, reference_BK).max())
 
 
 def _kl(outputs_BK: NDArray[Any], reference_BK: NDArray[Any], contract: Contract) -> NDArray[np.float64]:

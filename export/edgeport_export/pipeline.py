@@ -5,78 +5,76 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import onnx
 
 from edgeport_export.bundle import place, prepare_target, staging
 from edgeport_export.chain import Chain
 from edgeport_export.config import ExportConfig
 from edgeport_export.inputs import golden_files, make_batches, reference_input
-from edgeport_export.measure import latency_ms, machine, peak_memory_bytes
+from edgeport_export.measure import latencies, peak_memory_bytes
 from edgeport_export.model_file import data_beside, move_model
+from edgeport_export.parity import FLOAT32_LIMITS
+from edgeport_export.progress import Progress
 from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
+from edgeport_export.variants import Workshop, plan_variants
 from edgeport_runtime.classifier import Classifier
-from edgeport_runtime.errors import InputError
+from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
+from edgeport_runtime.loading import MEASUREMENTS_NAME
+from edgeport_runtime.machine import describe_machine
 from edgeport_runtime.manifest import MANIFEST_NAME, DataFile, Golden, GoldenImage, Manifest, Variant, sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import nn
 
     from edgeport_export.inputs import GoldenFile
-    from edgeport_export.parity import ParityReport
+    from edgeport_export.parity import Limits, ParityReport
     from edgeport_export.trace import Traced
+    from edgeport_export.variants import Made
 
 __all__ = ["ExportResult", "export"]
 
+_FP32_TOLERANCE = 1e-4  # of `run-model verify`: a device may order additions differently than the build machine
 _PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportResult:
-    """A finished export: where the bundle is, and what its manifest says."""
+    """A finished export.
+
+    Attributes:
+        path: the bundle.
+        manifest: its manifest.
+        parity: the stages of its chain.
+        made: how each variant but ``fp32`` was made, in their order.
+        measured: latencies of each variant on this machine.
+        notes: variants that were left out, and why.
+    """
 
     path: Path
     manifest: Manifest
     parity: ParityReport
-
-
-class _Recipe(NamedTuple):
-    """How a variant is made from the simplified graph."""
-
-    name: str
-    precision: str
-    scheme: str | None
-    tolerance: float  # of `run-model verify`: a device may order additions differently than the build machine
-    make: Callable[[Path, Path], None]
-
-
-def _same_graph(simplified: Path, path: Path) -> None:
-    move_model(simplified, path.parent)
-
-
-_VARIANTS = (_Recipe("fp32", "float32", None, 1e-4, _same_graph),)
+    made: tuple[Made, ...]
+    measured: dict[str, dict[str, Any]]
+    notes: tuple[str, ...]
 
 
 @overload
-def export(model: ExportConfig, *, on_stage: Callable[[str], None] | None = None) -> ExportResult: ...
+def export(model: ExportConfig, *, progress: Progress | None = None) -> ExportResult: ...
 @overload
+def export(model: nn.Module, config: ExportConfig, *, progress: Progress | None = None) -> ExportResult: ...
 def export(
-    model: nn.Module, config: ExportConfig, *, on_stage: Callable[[str], None] | None = None
-) -> ExportResult: ...
-def export(
-    model: nn.Module | ExportConfig,
-    config: ExportConfig | None = None,
-    *,
-    on_stage: Callable[[str], None] | None = None,
+    model: nn.Module | ExportConfig, config: ExportConfig | None = None, *, progress: Progress | None = None
 ) -> ExportResult:
     """Export a classifier to a bundle: ``export(config)``, or ``export(module, config)`` for a module of your own.
 
@@ -84,66 +82,84 @@ def export(
         model: a module that maps float32 images (B, C, H, W) to logits (B, K), left as it is; or the configuration
             alone, which then names the architecture.
         config: what to export and where.
-        on_stage: called with the name of each stage as it begins.
+        progress: told of each stage as it begins, and of how far a long one is.
 
     Raises:
-        InputError: if the options contradict each other, or a golden image cannot be used.
+        InputError: if the options contradict each other, or an image cannot be used.
         WeightsError: if the checkpoint does not fit.
         TraceError: if the module cannot be captured as a graph; naming the operator and the line of its source.
         ParityError: if a stage departs from PyTorch; no bundle is written.
+        AccuracyError: if a quantized variant that was asked for loses too much; no bundle is written.
         ExportError: if anything else stops the export; no bundle is written.
     """
     start = time.perf_counter()
-    tell = on_stage or (lambda _stage: None)
+    progress = progress or Progress()
     module = None if isinstance(model, ExportConfig) else model
     config = model if isinstance(model, ExportConfig) else config
     if config is None:
         raise InputError("export(module, config) needs an ExportConfig, with the output folder and the image size")
     target = prepare_target(config.output, force=config.force)
-    tell("build")
+    progress.stage("build")
     subject = find_subject(config, module)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
         (bundle / "golden").mkdir(parents=True)
-        tell("reference")
+        progress.stage("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         batches = make_batches(_inputs(files, subject), subject.contract, seed=config.seed)
-        chain = Chain(subject.module, batches, contract=subject.contract)
+        chain = Chain(subject.module, batches, contract=subject.contract, num_images=len(files))
         golden = _write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
-        traced = _trace(subject, config, chain, work=work, tell=tell)
-        variants = _write_variants(traced, subject, config, chain, bundle=bundle, tell=tell)
+        traced = _trace(subject, config, chain, work=work, progress=progress)
+        fp32 = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
+        made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
+        limits = {m.plan.name: m.limits for m in made}
 
-        def write(parity: ParityReport) -> Manifest:
-            manifest = _manifest(subject, config, golden=golden, variants=variants, parity=parity)
+        def write(variants: tuple[Variant, ...]) -> Manifest:
+            manifest = _manifest(subject, config, golden=golden, variants=variants, parity=chain.report)
             _write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 
-        write(chain.report)
-        measured = _run_variants(variants, chain, bundle=bundle, tell=tell)
-        manifest = write(chain.report)
-        seconds = round(time.perf_counter() - start, 3)
+        write((fp32, *others))
+        variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
+        manifest = write(variants)
         totals = {
-            "seconds": seconds,
+            "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": peak_memory_bytes(),
             "num_nodes_traced": len(traced.op_types),
         }
-        _write_json(bundle / "measurements.json", {"machine": machine(), "variants": measured, "export": totals})
+        _write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
         place(bundle, target, force=config.force)
-    return ExportResult(path=target, manifest=manifest, parity=chain.report)
+    return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 
 def _run_variants(
-    variants: tuple[Variant, ...], chain: Chain, *, bundle: Path, tell: Callable[[str], None]
-) -> dict[str, Any]:
-    """Compare what each variant gives from image bytes, loaded as a user would; their latencies."""
-    measured = {}
-    for variant in variants:
-        tell(f"runtime {variant.name}")
-        with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
-            chain.check_runtime(f"runtime {variant.name}", classifier, bundle)
-            measured[variant.name] = latency_ms(classifier)
-    return measured
+    variants: tuple[Variant, ...], limits: dict[str, Limits], chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[tuple[Variant, ...], dict[str, Any]]:
+    """Compare what each variant gives from image bytes, loaded as a user would.
+
+    Returns:
+        The variants with what `run-model verify` accepts of them, and their latencies.
+    """
+    checked = []
+    with ExitStack() as stack:
+        loaded = {}
+        for variant in variants:
+            stage = f"runtime {variant.name}"
+            progress.stage(stage)
+            classifier = stack.enter_context(Classifier.load(bundle, variant=variant.name, device="cpu"))
+            loaded[variant.name] = classifier
+            limit = limits.get(variant.name, FLOAT32_LIMITS)
+            report = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            num_equal = round(report.agreement * report.num_samples)
+            checked.append(replace(variant, tolerance=_tolerance(report.relative_l2), num_equal=num_equal))
+        progress.stage("latency")
+        return tuple(checked), latencies(loaded)
+
+
+def _tolerance(relative_l2: float) -> float:
+    """Twice what was seen here, to two digits: another machine rounds sums of products otherwise."""
+    return max(_FP32_TOLERANCE, float(f"{2 * relative_l2:.1e}"))
 
 
 def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float32]]:
@@ -169,51 +185,95 @@ def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[n
     return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
 
 
-def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, tell: Callable[[str], None]) -> Traced:
-    tell("trace")
+def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress) -> Traced:
+    progress.stage("trace")
     traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
     chain.follow(traced.program)
-    tell("exported")
+    progress.stage("exported")
     chain.check_graph("exported", traced.path)
     return traced
 
 
-def _write_variants(
-    traced: Traced,
-    subject: Subject,
-    config: ExportConfig,
-    chain: Chain,
-    *,
-    bundle: Path,
-    tell: Callable[[str], None],
-) -> tuple[Variant, ...]:
-    tell("simplify")
+def _write_fp32(
+    traced: Traced, subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+) -> Variant:
+    progress.stage("simplify")
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     simplify(traced, subject.contract, simplified)
-    tell("simplified")
+    progress.stage("simplified")
     chain.check_graph("simplified", simplified)
-    variants = []
-    for recipe in _VARIANTS:
-        tell(f"variant {recipe.name}")
-        path = bundle / f"model.{recipe.name}.onnx"
-        recipe.make(simplified, path)
-        digest = chain.check_graph(f"variant {recipe.name}", path)
-        data = data_beside(path)
-        variant = Variant(
-            name=recipe.name,
-            file=path.name,
-            precision=recipe.precision,
-            scheme=recipe.scheme,
-            opset=config.opset,
-            sha256=digest,
-            size_bytes=path.stat().st_size,
-            data=None
-            if data is None
-            else DataFile(file=data.name, sha256=sha256_of(data), size_bytes=data.stat().st_size),
-            tolerance=recipe.tolerance,
+    path = move_model(simplified, bundle)
+    digest = chain.check_graph("variant fp32", path)
+    return _variant(
+        path,
+        name="fp32",
+        precision="float32",
+        quantization=None,
+        digest=digest,
+        opset=config.opset,
+        num_equal=0,
+    )
+
+
+def _write_quantized(
+    subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
+    if config.quantize == ():
+        return (), (), ()
+    source = bundle / "model.fp32.onnx"
+    graph = onnx.load(source, load_external_data=False)
+    planned = plan_variants(config, graph, is_random=subject.weights["source"] == "random")
+    notes = [] if planned.note is None else [planned.note]
+    if not planned.plans:
+        return (), (), tuple(notes)
+    progress.stage("calibration")
+    workshop = Workshop(
+        source,
+        config,
+        subject.contract,
+        planned,
+        golden=chain.images,
+        on_progress=progress.count,
+    )
+    made, variants = [], []
+    for plan in planned.plans:
+        progress.stage(f"quantize {plan.name}")
+        path = bundle / f"model.{plan.name}.onnx"
+        try:
+            result = workshop.make(plan, path)
+        except (AccuracyError, QuantizeError) as error:
+            if plan.is_asked:
+                raise
+            notes.append(f"no {plan.name}: {error}")
+            continue
+        stage = f"variant {plan.name}"
+        progress.stage(stage)
+        digest = chain.check_graph(stage, path, limits=result.limits)
+        made.append(result)
+        variants.append(
+            _variant(
+                path,
+                name=plan.name,
+                precision=plan.precision,
+                quantization=result.details,
+                digest=digest,
+                opset=config.opset,
+                num_equal=0,
+            )
         )
-        variants.append(variant)
-    return tuple(variants)
+    return tuple(made), tuple(variants), tuple(notes)
+
+
+def _variant(path: Path, *, digest: str, **values: Any) -> Variant:
+    data = data_beside(path)
+    return Variant(
+        file=path.name,
+        sha256=digest,
+        size_bytes=path.stat().st_size,
+        data=None if data is None else DataFile(file=data.name, sha256=sha256_of(data), size_bytes=data.stat().st_size),
+        tolerance=_FP32_TOLERANCE,
+        **values,
+    )
 
 
 def _manifest(

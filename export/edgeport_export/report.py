@@ -6,53 +6,67 @@ import contextlib
 import json
 import sys
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from edgeport_export.progress import Progress
 from edgeport_models import ALIASES, ARCHITECTURES
 from edgeport_runtime.report import describe_input
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from rich.status import Status
+
     from edgeport_export.pipeline import ExportResult
+    from edgeport_export.variants import Made
 
-__all__ = ["print_architectures", "print_result", "stage_progress"]
+__all__ = ["print_architectures", "print_costs", "print_result", "print_trades", "result_document", "stage_progress"]
 
+_NUM_COSTS = 10
 _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lose figures
 
 
 @contextlib.contextmanager
-def stage_progress(title: str) -> Iterator[Callable[[str], None] | None]:
+def stage_progress(title: str) -> Iterator[Progress]:
     """Shows the running stage, and those done with their seconds, if standard error is a terminal."""
     console = Console(file=sys.stderr)  # this very object: PyTorch's own notes are redirected meanwhile
     if not console.is_terminal:
-        yield None
+        yield Progress()
         return
-    running: list[tuple[str, float]] = []
-
-    def finish() -> None:
-        if running:
-            stage, start = running.pop()
-            console.print(f"{time.perf_counter() - start:6.1f} s  {stage}", highlight=False)
-
     with console.status(f"{title} ...") as status:
+        shown = _Shown(title, console, status)
+        yield shown
+        shown.finish()
 
-        def on_stage(stage: str) -> None:
-            finish()
-            running.append((stage, time.perf_counter()))
-            status.update(f"{title}: {stage} ...")
 
-        yield on_stage
-        finish()
+class _Shown(Progress):
+    def __init__(self, title: str, console: Console, status: Status) -> None:
+        self._title, self._console, self._status = title, console, status
+        self._running: tuple[str, float] | None = None
+
+    def stage(self, name: str) -> None:
+        self.finish()
+        self._running = (name, time.perf_counter())
+        self._status.update(f"{self._title}: {name} ...")
+
+    def count(self, done: int, total: int) -> None:
+        name = "" if self._running is None else self._running[0]
+        self._status.update(f"{self._title}: {name} {done}/{total} ...")
+
+    def finish(self) -> None:
+        if self._running is not None:
+            name, start = self._running
+            self._console.print(f"{time.perf_counter() - start:6.1f} s  {name}", highlight=False)
+            self._running = None
 
 
 def print_result(result: ExportResult, output: Path) -> None:
-    """The parity table, what a user must know of the weights, and what to run next."""
+    """The parity table, the variants, what a user must know of the weights, and what to run next."""
     table = Table(
         title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
     )
@@ -69,13 +83,126 @@ def print_result(result: ExportResult, output: Path) -> None:
             f"{stage.kl:.1e}",
         )
     _print_table(table)
+    for made in result.made:
+        print_costs(made)
+        print_trades(made)
+    if result.made:
+        _print_variants(result)
     print(f"input: {describe_input(result.manifest.contract)}")
     note = result.manifest.weights.get("note")
-    if note:
-        print(f"note: {note}")
+    for text in ([note] if note else []) + list(result.notes):
+        print(f"note: {text}")
     size = sum(variant.total_bytes for variant in result.manifest.variants)
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
     print(f"next: run-model predict {output} IMAGE")
+
+
+def result_document(result: ExportResult) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "bundle": str(result.path),
+        "manifest": result.manifest.to_dict(),
+        "variants": {
+            made.plan.name: {
+                "trades": [trade.to_dict() for trade in made.trades],
+                "layers": [cost.to_dict() for cost in made.costs],
+            }
+            for made in result.made
+        },
+        "measured": result.measured,
+        "notes": list(result.notes),
+    }
+
+
+def _print_variants(result: ExportResult) -> None:
+    """Size, error and speed of each variant, and how it came about."""
+    table = Table(title="variants, against fp32 on this machine", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("variant", "MB", "size", "rel. L2", "loss", "speed", ""):
+        table.add_column(column, justify="left" if column in ("variant", "") else "right", no_wrap=True)
+    whole = result.manifest.variants[0].total_bytes
+    for variant in result.manifest.variants:
+        details, measured = variant.quantization or {}, result.measured[variant.name]
+        drop = details.get("drop")
+        speed = measured.get("times_fp32")
+        table.add_row(
+            variant.name,
+            f"{variant.total_bytes / 1e6:.2f}",
+            f"{variant.total_bytes / whole:.2f}",
+            f"{details['relative_l2']:.1e}" if details else "",
+            "" if drop is None else f"{drop['points']:g}",
+            "" if speed is None else f"{speed:.2f}x",
+            "" if measured.get("is_faster", True) else "not faster here",
+        )
+    _print_table(table)
+    for variant in result.manifest.variants:
+        if variant.quantization is not None:
+            print(f"{variant.name}: {_describe(variant.quantization)}")
+
+
+def _describe(details: Mapping[str, Any]) -> str:
+    """How a variant was quantized, in a line."""
+    parts = [str(details["scheme"])]
+    calibration = details.get("calibration")
+    if calibration is not None:
+        kind = "synthetic images" if calibration["source"] == "synthetic" else "images"
+        unreadable = f" ({calibration['num_unreadable']} unreadable)" if calibration["num_unreadable"] else ""
+        parts.append(f"{calibration['num_images']} {kind}{unreadable}, {calibration['method']} ranges")
+    if details.get("equalized"):
+        parts.append(f"channels equalized after {', '.join(details['equalized'])}")
+    count = f"{len(details['float_layers'])} of {details['num_layers']} layers in float"
+    parts.append(f"{count}: {', '.join(details['float_layers'])}" if details["float_layers"] else "no layer in float")
+    drop = details.get("drop")
+    if drop is not None:
+        low, high = drop["interval"]
+        noise = ", which is inside the noise" if drop["is_noise"] else ""
+        parts.append(
+            f"loses {drop['points']:g} points of {drop['metric']} on {drop['num_images']} images "
+            f"(95% interval {low:g} to {high:g}{noise})"
+        )
+        if drop["flips"] is not None:
+            parts.append(f"decisions that flip, a label: {' '.join(map(str, drop['flips']))}")
+    return "; ".join(parts)
+
+
+def print_costs(made: Made) -> None:
+    """What each layer of a variant costs, the worst ten first and the others counted."""
+    if not made.costs:
+        return
+    table = Table(title=f"{made.plan.name}: what each layer costs alone", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("node", "operator", "input range", "clipped", "input SNR", "output SNR"):
+        table.add_column(column, justify="left" if column in ("node", "operator") else "right", no_wrap=True)
+    for cost in made.costs[:_NUM_COSTS]:
+        is_static = cost.low is not None
+        table.add_row(
+            cost.node,
+            cost.op_type,
+            f"{cost.low:.3g} to {cost.high:.3g}" if is_static else "each input's",
+            f"{cost.clipped:.3%}" if is_static else "",
+            f"{cost.input_noise_db:.1f} dB" if is_static else "",
+            f"{cost.cost_db:.1f} dB",
+        )
+    _print_table(table)
+    if len(made.costs) > _NUM_COSTS:
+        print(f"{len(made.costs) - _NUM_COSTS} layers cost less; --json has all of them")
+
+
+def print_trades(made: Made) -> None:
+    """The layers that went back to float, and the loss that was left after each."""
+    if len(made.trades) < 2:
+        return
+    table = Table(title=f"{made.plan.name}: layers back to float", box=SIMPLE_HEAD, pad_edge=False)
+    for column in ("layer", "output SNR", "loss", "95% interval"):
+        table.add_column(column, justify="left" if column == "layer" else "right", no_wrap=True)
+    for trade in made.trades:
+        low, high = trade.drop.interval
+        noise = trade.signal_to_noise_db
+        table.add_row(
+            trade.layer or "(all in int8)",
+            "" if noise is None else f"{noise:.1f} dB",
+            f"{trade.drop.points:g}",
+            f"{low:g} to {high:g}",
+        )
+    _print_table(table)
 
 
 def print_architectures(*, as_json: bool) -> None:

@@ -79,7 +79,8 @@ class Classifier:
         Args:
             path: the bundle's folder, or the file.
             device: ``auto`` or ``cpu``.
-            variant: ``auto``, or the name of one of the bundle's variants.
+            variant: the name of one of the bundle's variants, or ``auto``: the fastest one if that was measured on
+                this machine, else ``fp32``.
             threads: threads to compute with; None leaves it to ONNX Runtime.
 
         Raises:

@@ -36,6 +36,10 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
         sub.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made, or a .onnx file of it")
+        if name != "info":
+            sub.add_argument(
+                "--variant", default="auto", metavar="NAME", help="(else the fastest measured here, or fp32)"
+            )
         sub.add_argument("--json", action="store_true", help="print one JSON document")
         return sub
 
@@ -64,7 +68,7 @@ def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.report import print_predictions
 
     results: list[dict[str, Any]] = []
-    with Classifier.load(args.bundle) as classifier:
+    with Classifier.load(args.bundle, variant=args.variant) as classifier:
         for image in args.images:
             try:
                 predictions = classifier.predict(image, args.top_k)
@@ -86,7 +90,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.evaluate import evaluate
     from edgeport_runtime.report import print_evaluation
 
-    with Classifier.load(args.bundle) as classifier:
+    with Classifier.load(args.bundle, variant=args.variant) as classifier:
         result = evaluate(classifier, args.data, on_progress=_show_count if sys.stderr.isatty() else None)
         if args.json:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
@@ -103,7 +107,7 @@ def _show_count(done: int, total: int) -> None:
 def _verify(args: argparse.Namespace) -> int:
     from edgeport_runtime.golden import verify
 
-    report = verify(args.bundle)
+    report = verify(args.bundle, variant=args.variant)
     if args.json:
         _print_json(report.to_dict())
     else:
@@ -136,6 +140,9 @@ def _info(args: argparse.Namespace) -> int:
     _print_contract(contract)
     for variant in manifest.variants:
         print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.total_bytes:,} bytes")
+        if variant.quantization is not None:
+            details = variant.quantization
+            print(f"quantized      {variant.name}: {details['scheme']}, relative L2 {details.get('relative_l2')}")
     for stage in manifest.parity:
         print(f"parity         {stage['stage']}: relative L2 {stage.get('relative_l2')}")
     versions = dict(manifest.provenance)

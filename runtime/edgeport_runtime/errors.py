@@ -9,6 +9,7 @@ EdgeportError
     ├── SimplifyError a graph pass failed or left an invalid graph
     ├── QuantizeError a quantized variant could not be made
     ├── ParityError   a stage departs from the PyTorch module (.report: the chain so far)
+    │   └── AccuracyError  a quantized variant loses too much (.made: the best that was found)
     └── WeightsError  a checkpoint cannot be read, or does not fit the architecture
 """
 
@@ -17,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 __all__ = [
+    "AccuracyError",
     "EdgeportError",
     "ExportError",
     "InputError",
@@ -80,6 +82,18 @@ class ParityError(ExportError):
     def __init__(self, message: str, *, report: Any = None) -> None:
         super().__init__(message)
         self.report = report
+
+
+class AccuracyError(ParityError):
+    """A quantized variant that loses more than its limit or the budget.
+
+    Attributes:
+        made: the best that was found (``edgeport_export.variants.Made``).
+    """
+
+    def __init__(self, message: str, *, made: Any = None) -> None:
+        super().__init__(message)
+        self.made = made
 
 
 class WeightsError(ExportError):

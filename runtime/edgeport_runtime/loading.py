@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from edgeport_runtime.contract import Contract
 from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.machine import describe_machine
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
     Manifest,
@@ -21,7 +22,10 @@ from edgeport_runtime.session import Session
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["MEASUREMENTS_NAME", "LoadedModel", "load_model"]
+
+MEASUREMENTS_NAME = "measurements.json"
+_MAX_MEASUREMENTS_BYTES = 2**20
 
 
 class LoadedModel(NamedTuple):
@@ -43,7 +47,7 @@ def load_model(path: Path, *, device: str, variant: str, threads: int | None) ->
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
     if path.is_dir():
         manifest = load_manifest(path)
-        chosen = _choose(manifest, variant)
+        chosen = _choose(manifest, variant, path)
         file = _verified_file(path, chosen)
         session = Session(file, provider=provider, threads=threads)
         _check_graph(session, manifest.contract, file)
@@ -56,13 +60,27 @@ def load_model(path: Path, *, device: str, variant: str, threads: int | None) ->
     return LoadedModel(session, contract, None, None, provider.device)
 
 
-def _choose(manifest: Manifest, name: str) -> Variant:
+def _choose(manifest: Manifest, name: str, bundle: Path) -> Variant:
     if name == "auto":
-        return manifest.variants[0]
+        name = _fastest_here(bundle, [v.name for v in manifest.variants]) or manifest.variants[0].name
     for variant in manifest.variants:
         if variant.name == name:
             return variant
     raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
+
+
+def _fastest_here(bundle: Path, known: list[str]) -> str | None:
+    """The variant that was measured to be the fastest, if that was on this machine and it is faster than ``fp32``."""
+    try:
+        with (bundle / MEASUREMENTS_NAME).open("rb") as file:
+            measured = json.loads(file.read(_MAX_MEASUREMENTS_BYTES))
+        if measured["machine"] != describe_machine():
+            return None
+        variants = {name: v for name, v in measured["variants"].items() if name in known and v.get("is_faster")}
+        times = {name: float(v["latency_ms"]) for name, v in variants.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None  # it may be deleted, and nothing depends on it
+    return min(times, key=lambda name: times[name]) if times else None
 
 
 def _verified_file(bundle: Path, variant: Variant) -> Path:

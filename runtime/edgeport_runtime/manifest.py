@@ -74,23 +74,25 @@ class Variant:
         name: such as ``fp32``; the file is ``model.<name>.onnx``.
         file: path inside the bundle.
         precision: the precision that the file asks for, such as ``float32``.
-        scheme: how it was quantized, None for a float variant.
+        quantization: how it was quantized and what that costs (``docs/bundle.md``); None for ``fp32``.
         opset: version of the ONNX operator set.
         sha256: digest of the file.
         size_bytes: size of the file.
         data: the weights, where they are in a file of their own; its name is the model's with ``.data`` after it.
         tolerance: largest relative L2 distance from PyTorch's logits that ``run-model verify`` accepts.
+        num_equal: golden images with PyTorch's decisions; ``run-model verify`` accepts no fewer.
     """
 
     name: str
     file: str
     precision: str
-    scheme: str | None
+    quantization: Mapping[str, Any] | None
     opset: int
     sha256: str
     size_bytes: int
     data: DataFile | None
     tolerance: float
+    num_equal: int
 
     @property
     def total_bytes(self) -> int:
@@ -105,7 +107,12 @@ class Variant:
     def from_dict(cls, data: Any, context: str) -> Variant:
         """Read and validate; raises ManifestError naming the value that is wrong."""
         data = expect_object(data, context, tuple(cls.__slots__))
-        scheme, weights = data["scheme"], data["data"]
+        quantization, weights = data["quantization"], data["data"]
+        if quantization is not None:
+            fields = expect_object(quantization, f"{context}.quantization", ("scheme", "target"), exact=False)
+            expect_string(fields["scheme"], f"{context}.quantization.scheme")
+            if fields["target"] is not None:
+                expect_string(fields["target"], f"{context}.quantization.target")
         if weights is not None:
             weights = DataFile.from_dict(weights, f"{context}.data")
             if weights.file != f"{data['file']}.data":  # where ONNX Runtime looks for it
@@ -114,12 +121,13 @@ class Variant:
             name=expect_string(data["name"], f"{context}.name"),
             file=expect_file(data["file"], f"{context}.file"),
             precision=expect_string(data["precision"], f"{context}.precision"),
-            scheme=None if scheme is None else expect_string(scheme, f"{context}.scheme"),
+            quantization=quantization,
             opset=expect_integer(data["opset"], f"{context}.opset", 1, 1000),
             sha256=expect_digest(data["sha256"], f"{context}.sha256"),
             size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
             data=weights,
             tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
+            num_equal=expect_integer(data["num_equal"], f"{context}.num_equal", 0, 2**31),
         )
 
 

@@ -19,6 +19,7 @@ __all__ = [
     "log_softmax",
     "precision_recall_f1",
     "relative_l2",
+    "relative_l2_of_all",
     "sigmoid",
     "softmax",
     "top_k",
@@ -84,6 +85,14 @@ def relative_l2(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> NDArray[
     is_valid = np.isfinite(distance) & np.isfinite(norm) & (norm > 0)
     result: NDArray[np.float64] = np.where(is_valid, distance / np.where(is_valid, norm, 1.0), np.inf)
     return result
+
+
+def relative_l2_of_all(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> float:
+    """||logits - reference|| / ||reference|| over all samples together; infinite as :func:`relative_l2`."""
+    norm = float(np.linalg.norm(reference_BK.astype(np.float64)))
+    if not np.isfinite(logits_BK).all() or not 0 < norm < np.inf:
+        return np.inf
+    return float(np.linalg.norm(logits_BK.astype(np.float64) - reference_BK)) / norm
 
 
 def calibration_error(confidences_B: NDArray[np.float64], outcomes_B: NDArray[Any], *, num_bins: int = 15) -> float:

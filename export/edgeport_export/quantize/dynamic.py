@@ -51,7 +51,7 @@ class DynamicQuantizer:
                     per_channel=True,
                     reduce_range=self.recipe.num_weight_bits == 7,
                     weight_type=QuantType.QInt8,
-                    nodes_to_quantize=list(layers),
+                    nodes_to_quantize=[*layers, *(f"{name}_MatMul" for name in layers)],  # so it renames a Gemm
                     extra_options={"MatMulConstBOnly": True},
                 )
             finally:

@@ -1,5 +1,7 @@
-"""Cross-layer equalization (Nagel et al. 2019, "Data-free quantization through weight equalization and bias
-correction", Section 4.1): scale a channel down in one layer and up in the next, where nothing else sees it."""
+"""Cross-layer equalization: a channel is scaled down in one layer and up in the next, where nothing else sees it.
+
+Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction", Section 4.1.
+"""
 
 from __future__ import annotations
 

@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import numpy_helper
 
-from edgeport_export.passes.graph import GraphIndex
 from edgeport_runtime.errors import QuantizeError
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeport_export.passes.graph import GraphIndex
     from edgeport_export.quantize.recipes import Recipe
 
-__all__ = ["FLOAT_ONLY", "activations_of", "attribute", "check_not_quantized", "consumers_of", "layers_of", "weight_of"]
+__all__ = [
+    "FLOAT_ONLY",
+    "activations_of",
+    "attribute",
+    "check_not_quantized",
+    "consumers_of",
+    "layers_of",
+    "replace_constant",
+    "weight_of",
+]
 
 FLOAT_ONLY = ("Relu", "Clip")
 """Activations that a quantizer of their input would cut in half: the value after them is quantized, not before."""
 
-_QUANTIZED = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "MatMulInteger", "ConvInteger", "QLinearConv")
+_QUANTIZED = (
+    "QuantizeLinear",
+    "DequantizeLinear",
+    "DynamicQuantizeLinear",
+    "MatMulInteger",
+    "ConvInteger",
+    "QLinearConv",
+)
 
 
 def check_not_quantized(model: onnx.ModelProto) -> None:
@@ -83,7 +101,7 @@ def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
     return list(found.ints) or [found.i]
 
 
-def replace_constant(model: onnx.ModelProto, name: str, values: object) -> None:
+def replace_constant(model: onnx.ModelProto, name: str, values: NDArray[Any]) -> None:
     """Give a stored constant other values of the same shape."""
     tensor = next(t for t in model.graph.initializer if t.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(values, name))  # type: ignore[arg-type]
+    tensor.CopyFrom(numpy_helper.from_array(values, name))

@@ -109,7 +109,8 @@ class Histogram:
         return float(10 * np.log10(power / noise)) if noise > 0 and power > 0 else np.inf
 
     def _centres(self) -> NDArray[np.float64]:
-        return (np.arange(_NUM_BINS) + 0.5) * (2 * self._limit / _NUM_BINS) - self._limit
+        width = 2 * self._limit / _NUM_BINS
+        return np.linspace(-self._limit + width / 2, self._limit - width / 2, _NUM_BINS, dtype=np.float64)
 
     def _double(self) -> None:
         quarter = _NUM_BINS // 4

@@ -70,7 +70,8 @@ _VIT_CPU = Recipe(
     activations="uint8",
     layers=_LINEAR,
     has_float_outputs=True,
-    reason="linear layers are nearly all of the work; attention, softmax, norms and GELU lose accuracy and time in int8",
+    reason="linear layers are nearly all of the work; attention, softmax, norms and GELU lose accuracy and time in "
+    "int8",
     source="docs/quantization.md, vision transformers",
 )
 _STATIC_VIT = replace(_VIT_CPU, scheme="static")

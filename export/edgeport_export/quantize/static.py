@@ -6,7 +6,7 @@ onnxruntime.quantization places the pairs; the ranges, the weights' rounding, an
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -57,7 +57,7 @@ class StaticQuantizer:
 
     @classmethod
     def prepare(
-        cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages, method: Method
+        cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages, method: Method = "mse"
     ) -> StaticQuantizer:
         """Observe the model on images, equalize its channels, choose ranges and round its weights.
 
@@ -80,18 +80,19 @@ class StaticQuantizer:
         equalized = equalize(model, pairs, seen)
         if equalized:
             seen = observe(model, names, sampled, images)
-        ranges = {
-            name: seen.histograms[name].range(method, is_symmetric=recipe.is_symmetric) for name in names
-        }
-        _share_ranges(model, recipe, ranges)
+        histograms = {name: seen.histograms[name] for name in names}
         return cls(
             model=model,
             recipe=recipe,
-            ranges=ranges,
-            histograms={name: seen.histograms[name] for name in names},
+            ranges=_ranges(model, recipe, histograms, method),
+            histograms=histograms,
             rounded=_round_all(model, layers, seen.moments, last=_last_level(recipe)),
             equalized=tuple(equalized),
         )
+
+    def with_method(self, method: Method) -> StaticQuantizer:
+        """The same with ranges by another method."""
+        return replace(self, ranges=_ranges(self.model, self.recipe, self.histograms, method))
 
     def layers(self) -> list[str]:
         """Names of the nodes that can be quantized, in the graph's order."""
@@ -195,14 +196,18 @@ def _between(model: onnx.ModelProto, recipe: Recipe, layers: set[str]) -> list[s
     return names
 
 
-def _share_ranges(model: onnx.ModelProto, recipe: Recipe, ranges: dict[str, tuple[float, float]]) -> None:
-    """Give the inputs of a concatenation the range of its output, so that nothing is rounded twice."""
+def _ranges(
+    model: onnx.ModelProto, recipe: Recipe, histograms: dict[str, Histogram], method: Method
+) -> dict[str, tuple[float, float]]:
+    ranges = {name: seen.range(method, is_symmetric=recipe.is_symmetric) for name, seen in histograms.items()}
     for node in reversed(model.graph.node):
-        if node.op_type == "Concat" and node.op_type in recipe.others and node.output[0] in ranges:
+        if node.op_type not in recipe.others or node.output[0] not in ranges:
+            continue
+        if node.op_type == "Concat":  # inputs on the levels of the output are not rounded twice
             ranges.update((name, ranges[node.output[0]]) for name in node.input if name in ranges)
-        # A pool that takes the largest value keeps its input's levels.
-        if node.op_type == "MaxPool" and node.op_type in recipe.others and node.output[0] in ranges:
+        elif node.op_type == "MaxPool":  # it keeps its input's levels
             ranges[node.input[0]] = ranges[node.output[0]] = _union(ranges[node.input[0]], ranges[node.output[0]])
+    return ranges
 
 
 def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

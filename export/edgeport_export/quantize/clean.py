@@ -1,0 +1,49 @@
+"""What a quantizer leaves behind is put in order, so that the same inputs give the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxruntime.quantization.onnx_model import ONNXModel
+
+from edgeport_export.passes.graph import check_graph, remove_unused
+from edgeport_export.passes.strip_metadata import strip_metadata
+from edgeport_runtime.errors import QuantizeError
+
+if TYPE_CHECKING:
+    import onnx
+
+__all__ = ["clean"]
+
+
+def clean(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Give a quantized model the IR version, opset, producer and contract of its original, and nothing unused.
+
+    Args:
+        model: changed in place.
+        original: the float model it was made from.
+
+    Raises:
+        QuantizeError: if the opset differs, or a name is used before it is defined.
+    """
+    ONNXModel(model).topological_sort()  # converters append what they insert
+    remove_unused(model)
+    strip_metadata(model)
+    del model.graph.value_info[:]  # shapes noted for the float graph
+    used = {node.domain for node in model.graph.node}
+    kept = [(opset.domain, opset.version) for opset in model.opset_import if opset.domain in used]
+    versions = {opset.domain: opset.version for opset in original.opset_import}
+    if dict(kept).get("") != versions[""]:
+        raise QuantizeError(f"quantization changed the opset from {versions['']} to {dict(kept).get('')}")
+    del model.opset_import[:]
+    for domain, version in kept:
+        model.opset_import.add(domain=domain, version=version)
+    model.ir_version = original.ir_version
+    model.producer_name = original.producer_name
+    model.ClearField("producer_version")
+    del model.metadata_props[:]
+    model.metadata_props.extend(original.metadata_props)
+    try:
+        check_graph(model)
+    except ValueError as error:
+        raise QuantizeError(f"quantization left an invalid graph: {error}") from None

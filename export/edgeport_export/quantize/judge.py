@@ -1,0 +1,142 @@
+"""How far a quantized model is from its float original, on the images at hand. Shapes: B images, K outputs."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from edgeport_export.model_file import save_model
+from edgeport_export.quantize.drop import Drop, measure_drop
+from edgeport_runtime.metrics import relative_l2_of_all
+from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.session import Session
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from edgeport_export.quantize.calibration import CalibrationImages
+    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.dataset import LabelledImages
+
+__all__ = ["EvaluationImages", "Judge", "signal_to_noise"]
+
+_BATCH = 8
+_NUM_PROBES = 32  # images by which layers are ranked and ranges chosen
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluationImages:
+    """Labelled images, preprocessed a batch at a time.
+
+    Attributes:
+        images: where they are and what is true of them.
+        contract: preprocessing and batch.
+    """
+
+    images: LabelledImages
+    contract: Contract
+
+    def batches(self) -> Iterator[NDArray[np.float32]]:
+        """Preprocessed images in their order; the last batch is filled up where the contract fixes its size."""
+        size = self.contract.batch or _BATCH
+        paths = self.images.paths
+        for start in range(0, len(paths), size):
+            part = [preprocess(path, self.contract.preprocess) for path in paths[start : start + size]]
+            yield np.stack(part + part[:1] * (size - len(part) if self.contract.batch else 0))
+
+
+class Judge:
+    """Runs candidates on the same images as the float model.
+
+    Args:
+        model: float, weights inside.
+        contract: task and thresholds.
+        golden: batches of the golden images; empty where they say nothing of how good a variant is.
+        calibration: images without labels, if there are any.
+        evaluation: images with labels, if there are any.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        contract: Contract,
+        *,
+        golden: list[NDArray[np.float32]],
+        calibration: CalibrationImages | None,
+        evaluation: EvaluationImages | None,
+    ) -> None:
+        self._contract = contract
+        self._calibration, self._evaluation = calibration, evaluation
+        source = evaluation if calibration is None else calibration
+        self._probes = golden if source is None else _first(_NUM_PROBES, source.batches())
+        self._sources: list[Callable[[], Iterable[NDArray[np.float32]]]] = [lambda: golden] if golden else []
+        if calibration is not None:
+            self._sources.append(calibration.batches)
+        run = _runner(model)
+        self._reference = [_joined(run, source()) for source in self._sources]
+        self._probe_reference = _joined(run, self._probes)
+        self._drop_reference = None if evaluation is None else _joined(run, evaluation.batches())
+
+    def distance(self, model: onnx.ModelProto) -> float:
+        """Relative L2 of the outputs over all golden images and over all calibration images, the larger of the two."""
+        run = _runner(model)
+        return max(
+            relative_l2_of_all(_joined(run, source()), reference_BK)
+            for source, reference_BK in zip(self._sources, self._reference, strict=True)
+        )
+
+    def probe(self, model: onnx.ModelProto) -> float:
+        """Signal to quantization noise at the outputs, in decibels, on a few images."""
+        return signal_to_noise(_joined(_runner(model), self._probes), self._probe_reference)
+
+    def drop(self, model: onnx.ModelProto) -> Drop:
+        """What is lost on the labelled images, or else how many of the calibration images are decided differently."""
+        run = _runner(model)
+        if self._evaluation is None:
+            assert self._calibration is not None
+            outputs_BK = _joined(run, self._calibration.batches())
+            return measure_drop(outputs_BK, self._reference[-1], None, self._contract)
+        outputs_BK = _joined(run, self._evaluation.batches())
+        assert self._drop_reference is not None
+        targets = self._evaluation.images.targets
+        num_images = len(targets)  # a fixed batch may have been filled up
+        return measure_drop(outputs_BK[:num_images], self._drop_reference[:num_images], targets, self._contract)
+
+
+def signal_to_noise(outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.float32]) -> float:
+    """Mean square of the reference over that of the difference, in decibels."""
+    relative = relative_l2_of_all(outputs_BK, reference_BK)
+    return float(-20 * np.log10(relative)) if relative > 0 else float("inf")
+
+
+def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The model loaded as the runtime loads it."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)  # large weights are moved out of what is saved
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "candidate.onnx"
+        save_model(copy, path, check=False)
+        return Session(path, provider=resolve_device("cpu"), threads=None).run
+
+
+def _joined(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]], batches: Iterable[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    return np.concatenate([run(x_BCHW) for x_BCHW in batches])
+
+
+def _first(num_images: int, batches: Iterable[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    chosen: list[NDArray[np.float32]] = []
+    for x_BCHW in batches:
+        chosen.append(x_BCHW)
+        if sum(map(len, chosen)) >= num_images:
+            break
+    return chosen

@@ -1,0 +1,299 @@
+"""The variants of an export: which ones are made, how, and what each must meet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import onnx
+
+from edgeport_export.model_file import save_model
+from edgeport_export.parity import Limits
+from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
+from edgeport_export.quantize.clean import clean
+from edgeport_export.quantize.dynamic import DynamicQuantizer
+from edgeport_export.quantize.explain import NodeCost, explain
+from edgeport_export.quantize.graph import check_not_quantized
+from edgeport_export.quantize.half import overflowing, to_half
+from edgeport_export.quantize.histogram import METHODS
+from edgeport_export.quantize.judge import EvaluationImages, Judge
+from edgeport_export.quantize.recipes import Recipe, Target, family_of, find_recipe
+from edgeport_export.quantize.search import Quantizer, Trade, rank, search
+from edgeport_export.quantize.static import StaticQuantizer
+from edgeport_export.quantize.weight_only import WeightQuantizer
+from edgeport_runtime.dataset import read_labelled_images
+from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edgeport_export.config import ExportConfig
+    from edgeport_export.quantize.histogram import Method
+    from edgeport_runtime.contract import Contract
+
+__all__ = ["LIMITS", "Made", "Plan", "Planned", "Workshop", "plan_variants"]
+
+LIMITS = {
+    "int8": Limits(relative_l2=0.1, agreement=0.0, over="images"),
+    "int8-weights": Limits(relative_l2=0.1, agreement=0.0, over="images"),
+    "fp16": Limits(relative_l2=5e-3, agreement=0.0, over="images"),
+}
+_PRECISION = {"int8": "int8", "int8-weights": "int8 weights, float32", "fp16": "float16"}
+_SYNTHETIC_LIMITS = Limits(relative_l2=0.3, agreement=0.0, over="images")  # where ranges are of real images
+_BUDGET_LIMITS = Limits(relative_l2=1.0, agreement=0.0, over="images")  # the budget is what is judged by
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """One variant to make.
+
+    Attributes:
+        name: such as ``int8-arm64``.
+        kind: ``int8``, ``fp16`` or ``int8-weights``.
+        target: what an int8 variant is for.
+        recipe: how an int8 variant is made.
+        is_asked: the user named it; else it is left out where it does not meet its limits.
+    """
+
+    name: str
+    kind: str
+    target: Target | None = None
+    recipe: Recipe | None = None
+    is_asked: bool = True
+
+    @property
+    def precision(self) -> str:
+        """The precision that its file asks for."""
+        return _PRECISION[self.kind]
+
+
+class Planned(NamedTuple):
+    """Variants to make, and what a user must do for one that is missing."""
+
+    plans: tuple[Plan, ...]
+    calibration: Path | str | None
+    note: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Made:
+    """A variant that was made.
+
+    Attributes:
+        plan: what was asked for.
+        limits: what its stages must meet.
+        details: for the manifest.
+        trades: layers that went back to float, if a budget was given.
+        costs: of each layer, if they were asked for.
+    """
+
+    plan: Plan
+    limits: Limits
+    details: dict[str, Any]
+    trades: list[Trade] = field(default_factory=list)
+    costs: list[NodeCost] = field(default_factory=list)
+
+
+def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bool) -> Planned:
+    """Decide which variants are made.
+
+    Args:
+        config: what was asked for.
+        model: the float model.
+        is_random: its weights are random, so that synthetic images say as much as real ones.
+
+    Raises:
+        InputError: if something is missing for what was asked for.
+        QuantizeError: if the model is quantized already.
+    """
+    kinds = config.quantize
+    calibration = config.calibration
+    if kinds == ():
+        return Planned((), calibration, None)
+    family = family_of(model)
+    recipes = {target: find_recipe(family, target, config.scheme) for target in config.target}
+    needs = [target for target, recipe in recipes.items() if recipe.scheme == "static"]
+    if kinds is None:
+        if needs and calibration is None and not is_random:
+            note = "no int8: it needs --calibration DIR, a folder of images as the model will see them, without labels"
+            return Planned((), None, note)
+        if needs and calibration is None:
+            calibration = BUILTIN
+    elif "int8" in kinds and needs and calibration is None:
+        raise InputError(
+            f"int8 for {', '.join(needs)} is static and needs --calibration DIR, a folder of images as the model will "
+            f"see them, without labels; --calibration {BUILTIN} takes a synthetic set, --scheme dynamic needs none"
+        )
+    check_not_quantized(model)
+    if config.max_drop is not None and config.eval is None and calibration in (None, BUILTIN):
+        raise InputError(
+            "--max-drop needs real images to measure the loss on: --eval DATA with labels (top-1 or macro F1), or "
+            "--calibration DIR without (disagreement with the float model)"
+        )
+    plans = []
+    for kind in kinds or ("int8",):
+        if kind != "int8":
+            plans.append(Plan(name=kind, kind=kind))
+            continue
+        for target, recipe in recipes.items():
+            name = "int8" if target == "cpu" else f"int8-{target.removeprefix('cpu-')}"
+            plans.append(Plan(name=name, kind=kind, target=target, recipe=recipe, is_asked=kinds is not None))
+    return Planned(tuple(plans), calibration, None)
+
+
+class Workshop:
+    """Makes the variants of one export, one after another.
+
+    Args:
+        source: the float model's file.
+        config: what was asked for.
+        contract: input and task.
+        planned: what is to be made.
+        golden: batches of the golden images.
+        on_progress: called with (done, all) while something takes long.
+
+    Raises:
+        InputError: if images or labels cannot be used.
+    """
+
+    def __init__(
+        self,
+        source: Path,
+        config: ExportConfig,
+        contract: Contract,
+        planned: Planned,
+        *,
+        golden: list[NDArray[Any]],
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        self._config = config
+        self._on_progress = on_progress
+        self._golden = golden
+        self._model = onnx.shape_inference.infer_shapes(onnx.load(source))
+        self._original = onnx.load(source, load_external_data=False)
+        self._calibration: CalibrationImages | None = None
+        if planned.calibration is not None:
+            self._calibration = CalibrationImages(
+                planned.calibration, contract, seed=config.seed, on_progress=on_progress
+            )
+        evaluation = None
+        if config.eval is not None:
+            evaluation = EvaluationImages(images=read_labelled_images(config.eval, contract), contract=contract)
+        is_real = self._calibration is not None and not self._calibration.is_builtin
+        # Ranges of real images clip synthetic ones: these say nothing of what a variant is for.
+        self._has_odd_golden = is_real and config.golden is None
+        self._judge = Judge(
+            self._model,
+            contract,
+            golden=[] if self._has_odd_golden else golden,
+            calibration=self._calibration,
+            evaluation=evaluation,
+        )
+
+    def make(self, plan: Plan, path: Path) -> Made:
+        """Write one variant.
+
+        Raises:
+            AccuracyError: if it does not meet its limits or the budget; ``.made`` tells what was found.
+            QuantizeError: if it cannot be made.
+        """
+        if plan.kind == "fp16":
+            return self._half(plan, path)
+        quantizer, details = self._quantizer(plan)
+        layers = quantizer.layers()
+        if not layers:
+            raise QuantizeError(f"{plan.name}: the model has no layer that could be quantized this way")
+        costs = []
+        if self._config.explain:
+            costs = explain(quantizer, rank(quantizer, self._judge, on_progress=self._on_progress))
+        trades: list[Trade] = []
+        limits = LIMITS[plan.kind]
+        if self._config.max_drop is None:
+            model = quantizer.quantize(layers)
+        else:
+            model, trades = search(
+                quantizer, self._judge, max_drop=self._config.max_drop, on_progress=self._on_progress
+            )
+            limits = _BUDGET_LIMITS
+        details |= {
+            "num_layers": len(layers),
+            "float_layers": [trade.layer for trade in trades if trade.layer is not None],
+            "relative_l2": float(f"{self._judge.distance(model):.4g}"),
+            "drop": None if not trades else trades[-1].drop.to_dict(),
+        }
+        made = Made(plan=plan, limits=limits, details=details, trades=trades, costs=costs)
+        self._check(made)
+        if self._has_odd_golden and not trades:
+            made = replace(made, limits=_SYNTHETIC_LIMITS)
+        clean(model, self._original)
+        save_model(model, path, check=True)
+        return made
+
+    def _quantizer(self, plan: Plan) -> tuple[Quantizer, dict[str, Any]]:
+        if plan.recipe is None:
+            return WeightQuantizer(self._model), {"scheme": "weights only", "target": None, "reason": "size"}
+        recipe = plan.recipe
+        details: dict[str, Any] = {"scheme": recipe.scheme, "target": plan.target, "reason": recipe.reason}
+        if recipe.scheme == "dynamic":
+            return DynamicQuantizer(self._model, recipe), details
+        assert self._calibration is not None
+        model = onnx.ModelProto()
+        model.CopyFrom(self._model)
+        quantizer = StaticQuantizer.prepare(model, recipe, self._calibration)
+        method = self._config.calibration_method or self._best_method(quantizer)
+        details |= {
+            "calibration": {**self._calibration.describe(), "method": method},
+            "equalized": list(quantizer.equalized),
+            "num_rounded": len(quantizer.rounded),
+        }
+        return quantizer.with_method(method), details
+
+    def _best_method(self, quantizer: StaticQuantizer) -> Method:
+        layers = quantizer.layers()
+        scores = {method: self._judge.probe(quantizer.with_method(method).quantize(layers)) for method in METHODS}
+        return max(scores, key=lambda method: scores[method])
+
+    def _half(self, plan: Plan, path: Path) -> Made:
+        batches = [*self._golden]
+        if self._calibration is not None:
+            batches += self._calibration.batches()
+        float_nodes = overflowing(self._model, batches)
+        model = to_half(self._model, float_nodes)
+        details = {
+            "scheme": "float16",
+            "target": None,
+            "reason": "half the size; for processors that compute in it",
+            "num_layers": len(self._model.graph.node),
+            "float_layers": float_nodes,
+            "relative_l2": float(f"{self._judge.distance(model):.4g}"),
+            "drop": None,
+        }
+        made = Made(plan=plan, limits=LIMITS[plan.kind], details=details)
+        self._check(made)
+        clean(model, self._original)
+        save_model(model, path, check=True)
+        return made
+
+    def _check(self, made: Made) -> None:
+        name, relative_l2 = made.plan.name, made.details["relative_l2"]
+        max_drop = self._config.max_drop
+        if made.trades and max_drop is not None:
+            drop = made.trades[-1].drop
+            if drop.points > max_drop:
+                raise AccuracyError(
+                    f"variant {name}: no choice of layers keeps the loss within {max_drop:g} points; the best found "
+                    f"loses {drop.points:g} points of {drop.metric} with {len(made.trades) - 1} of "
+                    f"{made.details['num_layers']} layers in float; --max-drop {drop.points:g} accepts it, "
+                    "and --quantize none leaves it out; no bundle was written",
+                    made=made,
+                )
+        elif not relative_l2 <= made.limits.relative_l2:
+            raise AccuracyError(
+                f"variant {name}: relative L2 {relative_l2:.2g} from the float model's outputs on the golden and "
+                f"calibration images (at most {made.limits.relative_l2:g}); --max-drop POINTS returns layers to float "
+                "until the loss is within a budget, --explain shows what each layer costs; no bundle was written",
+                made=made,
+            )
