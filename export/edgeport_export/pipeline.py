@@ -202,6 +202,7 @@ def _write_fp32(
     simplify(traced, subject.contract, simplified)
     progress.stage("simplified")
     chain.check_graph("simplified", simplified)
+    progress.stage("variant fp32")
     path = move_model(simplified, bundle)
     digest = chain.check_graph("variant fp32", path)
     return _variant(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
-from edgeport_export.model_file import save_model
+from edgeport_export.model_file import data_beside, save_model
 from edgeport_export.parity import Limits
 from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
@@ -172,7 +172,9 @@ class Workshop:
         self._config = config
         self._on_progress = on_progress
         self._golden = golden
-        self._model = onnx.shape_inference.infer_shapes(onnx.load(source))
+        self._model = onnx.load(source)
+        if data_beside(source) is None:  # beyond 2 GB shapes cannot be inferred in memory; the exporter noted them
+            self._model = onnx.shape_inference.infer_shapes(self._model)
         self._original = onnx.load(source, load_external_data=False)
         self._calibration: CalibrationImages | None = None
         if planned.calibration is not None:

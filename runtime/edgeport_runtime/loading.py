@@ -49,7 +49,8 @@ def load_model(path: Path, *, device: str, variant: str, threads: int | None) ->
         manifest = load_manifest(path)
         chosen = _choose(manifest, variant, path)
         file = _verified_file(path, chosen)
-        session = Session(file, provider=provider, threads=threads)
+        has_packed_weights = (chosen.quantization or {}).get("scheme") == "weights only"
+        session = Session(file, provider=provider, threads=threads, unpack_weights=has_packed_weights)
         _check_graph(session, manifest.contract, file)
         return LoadedModel(session, manifest.contract, manifest, chosen, provider.device)
     if variant != "auto":

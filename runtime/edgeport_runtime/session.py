@@ -44,16 +44,20 @@ class Session:
         path: the ``.onnx`` file.
         provider: what to run it on.
         threads: threads within an operator, None for ONNX Runtime's choice.
+        unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
+            ONNX Runtime does it on every call.
 
     Raises:
         SessionError: if ONNX Runtime is missing or refuses the file.
         ManifestError: if the graph does not have EdgePort's input and output.
     """
 
-    def __init__(self, path: Path, *, provider: Provider, threads: int | None) -> None:
+    def __init__(self, path: Path, *, provider: Provider, threads: int | None, unpack_weights: bool = False) -> None:
         ort = import_onnxruntime()
         options = ort.SessionOptions()
         options.log_severity_level = _LOG_FATAL
+        if unpack_weights:
+            options.add_session_config_entry("session.disable_quant_qdq", "1")
         if threads is not None:
             options.intra_op_num_threads = threads
         try:

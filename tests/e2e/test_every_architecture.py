@@ -22,7 +22,10 @@ NAMES = [name for name in ARCHITECTURES if name not in ALIASES]
 @pytest.mark.parametrize("name", NAMES)
 def test_architecture_exports_with_full_parity(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
-        [*COMMAND, name, "-o", tmp_path / "bundle", "--json"], capture_output=True, text=True, check=False
+        [*COMMAND, name, "-o", tmp_path / "bundle", "--quantize", "none", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     manifest = json.loads(done.stdout)["manifest"]

@@ -34,12 +34,16 @@ def small_limit() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def inline(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    return export(ExportConfig(architecture="vit_digits", output=tmp_path_factory.mktemp("inline") / "bundle"))
+    return export(
+        ExportConfig(architecture="vit_digits", output=tmp_path_factory.mktemp("inline") / "bundle", quantize=())
+    )
 
 
 @pytest.fixture(scope="module")
 def exported(inline: ExportResult, small_limit: None, tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    return export(ExportConfig(architecture="vit_digits", output=tmp_path_factory.mktemp("external") / "bundle"))
+    return export(
+        ExportConfig(architecture="vit_digits", output=tmp_path_factory.mktemp("external") / "bundle", quantize=())
+    )
 
 
 @pytest.fixture
@@ -82,7 +86,7 @@ def test_moved_bundle_and_lone_file_find_their_weights(bundle: Path, exported: E
 
 
 def test_the_same_inputs_give_the_same_bytes(exported: ExportResult, tmp_path: Path) -> None:
-    again = export(ExportConfig(architecture="vit_digits", output=tmp_path / "again"))
+    again = export(ExportConfig(architecture="vit_digits", output=tmp_path / "again", quantize=()))
     assert again.manifest == exported.manifest
 
 
@@ -154,3 +158,14 @@ def test_a_pass_that_alters_a_weight_is_still_found(
         export(ExportConfig(architecture="vit_digits", output=tmp_path / "bundle"))
     assert f"stage simplified departs from PyTorch at node {names[0]} (MatMul)" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_quantized_variants_of_large_models_have_their_weights_beside_them(small_limit: None, tmp_path: Path) -> None:
+    config = ExportConfig(architecture="vit_digits", output=tmp_path / "bundle", quantize=("int8", "fp16"))
+    result = export(config)
+    for variant in result.manifest.variants:
+        assert variant.data is not None
+        assert (result.path / variant.data.file).stat().st_size == variant.data.size_bytes
+        assert verify(result.path, variant=variant.name).passed
+    fp32, int8, fp16 = (variant.total_bytes for variant in result.manifest.variants)
+    assert int8 < fp16 < fp32

@@ -14,6 +14,7 @@ from torch import nn
 from contracts import make_contract
 from edgeport_export import ExportConfig, ExportResult, export
 from edgeport_export.chain import Chain
+from edgeport_export.progress import Progress
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier, InputError, ParityError, load_manifest
 
@@ -43,8 +44,10 @@ ARCHITECTURES_EXPORTED = [
 @pytest.mark.parametrize("architecture", ARCHITECTURES_EXPORTED)
 def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
     stages: list[str] = []
-    config = ExportConfig(architecture=architecture, output=tmp_path / "bundle")
-    result = export(config, on_stage=stages.append)
+    progress = Progress()
+    progress.stage = stages.append  # type: ignore[method-assign]
+    config = ExportConfig(architecture=architecture, output=tmp_path / "bundle", quantize=())
+    result = export(config, progress=progress)
     expected = ["exported", "simplified", "variant fp32", "runtime fp32"]
     assert [stage.stage for stage in result.parity.stages] == expected
     assert [stage for stage in stages if stage in expected] == expected
@@ -89,7 +92,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     for content in contents:
         assert set(json.loads(content.pop("measurements.json"))) == {"machine", "variants", "export"}
     assert contents[0] == contents[1]
-    assert len(contents[0]) == 1 + 1 + 8 + 1
+    assert len(contents[0]) == 1 + 2 + 8 + 1
 
 
 @pytest.mark.parametrize(("architecture", "opset"), [("lenet5", 18), ("vit_ti_16", 18), ("vit_ti_16", 23)])

@@ -86,14 +86,16 @@ def test_altered_weight_in_a_variant_names_stage_and_node(
 ) -> None:
     altered = []
 
-    def make(simplified: Path, path: Path) -> None:
+    def move(simplified: Path, folder: Path) -> Path:
         model = onnx.load(simplified)
         node = _nth(model, "Conv", 1)
         _alter_weight(model, node)
+        path = folder / simplified.name
         onnx.save(model, path)
         altered.append(node.name)
+        return path
 
-    monkeypatch.setattr(pipeline, "_VARIANTS", (pipeline._VARIANTS[0]._replace(make=make),))
+    monkeypatch.setattr(pipeline, "move_model", move)
     message = _export_fails("lenet5", tmp_path, capsys)
     assert f"stage variant fp32 departs from PyTorch at node {altered[0]} (Conv)" in message
 

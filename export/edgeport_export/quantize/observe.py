@@ -5,12 +5,15 @@ Shapes: B batch, C channels, H W image, O outputs of a layer, I inputs of one of
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
+from edgeport_export.model_file import save_model
 from edgeport_export.quantize.graph import attribute
 from edgeport_export.quantize.histogram import Histogram
 from edgeport_runtime.errors import InputError, QuantizeError
@@ -93,7 +96,10 @@ def run_with(
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # numpy needs the cores between runs
-    session = ort.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "probed.onnx"
+        save_model(probed, path, check=False)
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     del probed
     for x_BCHW in batches:
         values = dict(zip(computed, session.run(computed, {INPUT_NAME: x_BCHW}), strict=True)) if computed else {}

@@ -52,18 +52,17 @@ class Recipe:
 
 _LINEAR = ("Gemm", "MatMul")
 _CONVOLUTIONS = ("Conv", *_LINEAR)
-_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat")
-_ADDITIONS = (*_POOLS, "Add")
+_BETWEEN = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add")
 _ORT_GUIDE = "ONNX Runtime, guide to quantization: choosing parameters for CPU inference"
 
 _CNN_CPU = Recipe(
     scheme="static",
     activations="uint8",
     layers=_CONVOLUTIONS,
-    others=_POOLS,
-    reason="x86 with VNNI multiplies unsigned activations with signed weights; residual additions stay in float, which "
-    "is faster there than ONNX Runtime's QLinearAdd",
-    source="docs/quantization.md, residual additions",
+    others=_BETWEEN,
+    reason="x86 with VNNI multiplies unsigned activations with signed weights; with pools and residual additions in "
+    "int8 as well, values stay in a byte between layers; the logits stay in float",
+    source=_ORT_GUIDE,
 )
 _VIT_CPU = Recipe(
     scheme="dynamic",
@@ -87,13 +86,11 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
     ("convolutional", "arm64"): replace(
         _CNN_CPU,
         activations="int8",
-        others=_ADDITIONS,
         reason="ARM's dot product and matrix instructions multiply signed values",
         source=_ORT_GUIDE,
     ),
     ("convolutional", "openvino"): replace(
         _CNN_CPU,
-        others=_ADDITIONS,
         reason="OpenVINO fuses a residual addition into the convolution before it where both are quantized",
         source="OpenVINO, low-precision transformations: fake quantization of element-wise additions",
     ),
