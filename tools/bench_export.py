@@ -56,7 +56,16 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 paths = [str(Path(folder) / file) for file in ("traced.onnx", "simplified.onnx")]
                 bare = [sys.executable, "-c", BARE, *paths]
-                ours = [sys.executable, "-c", OURS, ARCHITECTURE, "-o", str(Path(folder) / "bundle"), "--quantize", "none"]
+                ours = [
+                    sys.executable,
+                    "-c",
+                    OURS,
+                    ARCHITECTURE,
+                    "-o",
+                    str(Path(folder) / "bundle"),
+                    "--quantize",
+                    "none",
+                ]
                 time.sleep(REST_S)
                 runs.append(measure(bare if name == "bare" else ours))
     medians = {

@@ -16,13 +16,14 @@ __all__ = ["data_beside", "identity_of_data", "move_model", "save_model"]
 MAX_INLINE_BYTES = 2**31 - 2**20  # of weights: protobuf refuses files of 2 GiB, and the graph needs its part
 
 
-def save_model(model: onnx.ModelProto, path: Path, *, check: bool) -> None:
+def save_model(model: onnx.ModelProto, path: Path, *, check: bool, keep: bool = False) -> None:
     """Write a model; its weights go into ``<path>.data`` if they are too large for one file.
 
     Args:
         model: its weights may be taken out of it.
         path: the ``.onnx`` file.
         check: that it is valid ONNX.
+        keep: leave the model as it is, at the price of a copy where its weights would be taken out.
 
     Raises:
         SimplifyError: if it is not.
@@ -36,6 +37,9 @@ def save_model(model: onnx.ModelProto, path: Path, *, check: bool) -> None:
             return
         data = path.with_name(f"{path.name}.data")
         data.unlink(missing_ok=True)  # onnx appends
+        if keep:
+            original, model = model, onnx.ModelProto()
+            model.CopyFrom(original)
         onnx.save(model, path, save_as_external_data=True, all_tensors_to_one_file=True, location=data.name)
         data.chmod(path.stat().st_mode)  # onnx makes it for its owner alone
         if check:

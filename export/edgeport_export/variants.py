@@ -13,7 +13,7 @@ from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
 from edgeport_export.quantize.dynamic import DynamicQuantizer
 from edgeport_export.quantize.explain import NodeCost, explain
-from edgeport_export.quantize.graph import check_not_quantized
+from edgeport_export.quantize.graph import check_not_quantized, mark_inferred
 from edgeport_export.quantize.half import overflowing, to_half
 from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.judge import EvaluationImages, Judge
@@ -175,6 +175,7 @@ class Workshop:
         self._model = onnx.load(source)
         if data_beside(source) is None:  # beyond 2 GB shapes cannot be inferred in memory; the exporter noted them
             self._model = onnx.shape_inference.infer_shapes(self._model)
+        mark_inferred(self._model)
         self._original = onnx.load(source, load_external_data=False)
         self._calibration: CalibrationImages | None = None
         if planned.calibration is not None:

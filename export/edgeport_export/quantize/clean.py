@@ -30,6 +30,7 @@ def clean(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
     remove_unused(model)
     strip_metadata(model)
     del model.graph.value_info[:]  # shapes noted for the float graph
+    _shorten_names(model, original)
     used = {node.domain for node in model.graph.node}
     kept = [(opset.domain, opset.version) for opset in model.opset_import if opset.domain in used]
     versions = {opset.domain: opset.version for opset in original.opset_import}
@@ -47,3 +48,22 @@ def clean(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
         check_graph(model)
     except ValueError as error:
         raise QuantizeError(f"quantization left an invalid graph: {error}") from None
+
+
+def _shorten_names(model: onnx.ModelProto, original: onnx.ModelProto) -> None:
+    """Number what the quantizer added: its names are a tenth of the file of a small network."""
+    known = {n.name for n in original.graph.node} | {o for n in original.graph.node for o in n.output}
+    known |= {v.name for v in (*original.graph.input, *original.graph.output)}
+    short: dict[str, str] = {}
+
+    def renamed(name: str) -> str:
+        if name in known or not name:
+            return name
+        return short.setdefault(name, f"q{len(short)}")
+
+    for node in model.graph.node:
+        node.input[:] = [renamed(name) for name in node.input]
+        node.output[:] = [renamed(name) for name in node.output]
+        node.name = renamed(node.name)
+    for tensor in model.graph.initializer:
+        tensor.name = renamed(tensor.name)

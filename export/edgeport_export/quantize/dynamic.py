@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
+from onnxruntime.quantization import QuantizationMode, QuantType
+from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
 from edgeport_export.quantize.graph import layers_of
 
@@ -24,7 +23,7 @@ class DynamicQuantizer:
     """A float model from which any choice of its linear layers can be quantized.
 
     Args:
-        model: float, with its weights inside.
+        model: float, with its weights and shapes inside, and marked by :func:`mark_inferred`.
         recipe: how.
     """
 
@@ -38,22 +37,26 @@ class DynamicQuantizer:
 
     def quantize(self, layers: Collection[str]) -> onnx.ModelProto:
         """The model with these of its layers in int8."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "model.onnx"
-            source = onnx.ModelProto()
-            source.CopyFrom(self.model)  # the quantizer changes what it is given
-            logging.disable(logging.WARNING)  # it logs to the root logger
-            try:
-                quantize_dynamic(
-                    source,
-                    path,
-                    op_types_to_quantize=list(self.recipe.layers),
-                    per_channel=True,
-                    reduce_range=self.recipe.num_weight_bits == 7,
-                    weight_type=QuantType.QInt8,
-                    nodes_to_quantize=[*layers, *(f"{name}_MatMul" for name in layers)],  # so it renames a Gemm
-                    extra_options={"MatMulConstBOnly": True},
-                )
-            finally:
-                logging.disable(logging.NOTSET)
-            return onnx.load(path)
+        source = onnx.ModelProto()
+        source.CopyFrom(self.model)  # the quantizer changes what it is given
+        quantizer = ONNXQuantizer(
+            source,
+            True,  # per channel
+            self.recipe.num_weight_bits == 7,
+            QuantizationMode.IntegerOps,
+            False,  # not static
+            QuantType.QInt8,
+            QuantType.QUInt8,
+            None,
+            [*layers, *(f"{name}_MatMul" for name in layers)],  # so it renames a Gemm
+            [],
+            list(self.recipe.layers),
+            {"MatMulConstBOnly": True},
+        )
+        logging.disable(logging.WARNING)  # it logs to the root logger
+        try:
+            quantizer.quantize_model()
+        finally:
+            logging.disable(logging.NOTSET)
+        quantized: onnx.ModelProto = quantizer.model.model
+        return quantized

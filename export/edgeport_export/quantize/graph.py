@@ -22,6 +22,7 @@ __all__ = [
     "check_not_quantized",
     "consumers_of",
     "layers_of",
+    "mark_inferred",
     "replace_constant",
     "weight_of",
 ]
@@ -47,6 +48,11 @@ def check_not_quantized(model: onnx.ModelProto) -> None:
                 f"the model is already quantized (node {node.name} is {node.op_type}); "
                 "give the float model, or export it as it is with --quantize none"
             )
+
+
+def mark_inferred(model: onnx.ModelProto) -> None:
+    """Tell onnxruntime.quantization that shapes are known, or it goes through a file to find them, for every layer."""
+    model.metadata_props.add(key="onnx.infer", value="onnxruntime.quant")
 
 
 def layers_of(model: onnx.ModelProto, recipe: Recipe) -> list[onnx.NodeProto]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import onnx
 
 from edgeport_export.model_file import save_model
 from edgeport_export.quantize.drop import Drop, measure_drop
@@ -20,6 +19,7 @@ from edgeport_runtime.session import Session
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import onnx
     from numpy.typing import NDArray
 
     from edgeport_export.quantize.calibration import CalibrationImages
@@ -119,11 +119,9 @@ def signal_to_noise(outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.fl
 
 def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
     """The model loaded as the runtime loads it."""
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)  # large weights are moved out of what is saved
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.onnx"
-        save_model(copy, path, check=False)
+        save_model(model, path, check=False, keep=True)
         return Session(path, provider=resolve_device("cpu"), threads=None).run
 
 
