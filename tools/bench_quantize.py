@@ -5,8 +5,8 @@
 
 Contenders, all on stock ONNX Runtime's CPU provider: EdgePort's float32 and int8; and on the same network with the same
 weights in torchvision's layout (through torch.onnx.export and onnxsim): `quantize_static` S8S8 and U8S8, per channel,
-over all operators, and `quantize_dynamic` over the linear layers. Weights are random, calibration is synthetic: speeds
-and the order of errors mean something, accuracies do not.
+over all operators, and `quantize_dynamic` over the linear layers. Weights are random, ranges are of 100 photos from the
+folder that EDGEPORT_TEST_DATA names: speeds and the order of errors mean something, accuracies do not.
 
 Every contender is timed in turn; each turn begins with 80 ms of rest and two calls that do not count, because idle
 threads of the contender before spin for a while. Latencies are medians, and ratios are theirs over ours: above 1,
@@ -43,6 +43,7 @@ BATCHES = (1, 8)
 REST_S, WARM_UPS, CALLS = 0.08, 2, 3
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEPORT_TEST_DATA", ROOT.parent / "shared"))
+PHOTOS = SHARED / "data" / "cats-dogs" / "test"
 
 # In a process of its own: torchvision's compiled extension does not fit the CPU build of torch.
 BARE = """
@@ -71,11 +72,11 @@ def contenders(name: str, work: Path) -> tuple[dict[str, Path], list[NDArray[np.
 
     from edgeport_export.subject import find_subject
 
-    config = ExportConfig(architecture=name, output=work / "bundle", quantize=("int8",), calibration="builtin")
+    config = ExportConfig(architecture=name, output=work / "bundle", quantize=("int8",), calibration=PHOTOS)
     module = find_subject(config).module
     torch.save(module.state_dict(), work / "weights.pth")
     result = export(config)
-    batches = list(CalibrationImages("builtin", result.manifest.contract, seed=0).batches())
+    batches = list(CalibrationImages(PHOTOS, result.manifest.contract, seed=0).batches())
     search = os.pathsep.join(map(str, (ROOT / ".peers" / "torchvision", SHARED / "peers")))
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BARE, name, str(work / "weights.pth"), str(work)],

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.classifier import Classifier, Prediction
 from edgeport_runtime.errors import (
+    AccuracyError,
     EdgeportError,
     ExportError,
     InputError,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.preprocess import PreprocessSpec
 
 __all__ = [
+    "AccuracyError",
     "Classifier",
     "EdgeportError",
     "ExportError",

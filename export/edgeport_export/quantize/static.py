@@ -124,6 +124,7 @@ def _with_pairs(
     options: dict[str, Any] = {
         "ActivationSymmetric": recipe.is_symmetric,
         "QDQKeepRemovableActivations": True,
+        "ForceQuantizeNoInputCheck": True,  # a pool's input comes from a ReLU, which is not quantized by itself
         "OpTypesToExcludeOutputQuantization": list(recipe.layers) if recipe.has_float_outputs else [],
         "QDQOpTypePerChannelSupportToAxis": {"MatMul": 1},
     }
