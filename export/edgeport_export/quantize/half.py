@@ -67,4 +67,15 @@ def to_half(model: onnx.ModelProto, float_nodes: list[str]) -> onnx.ModelProto:
         )
     finally:
         logging.disable(logging.NOTSET)
+    _join_float_nodes(half)
     return half
+
+
+def _join_float_nodes(model: onnx.ModelProto) -> None:
+    """Take away casts to float16 and back between two nodes in float32: what overflows would overflow there."""
+    down, up = (
+        {n.output[0]: n.input[0] for n in model.graph.node if n.op_type == "Cast" and n.attribute[0].i == kind}
+        for kind in (onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT)
+    )
+    for node in model.graph.node:
+        node.input[:] = [down.get(up.get(name, ""), name) for name in node.input]

@@ -109,7 +109,7 @@ class StaticQuantizer:
                 if not index.is_used_once(name):
                     continue
                 replace_constant(model, name, self.rounded[name])
-        chosen = [*layers, *_between(model, self.recipe, set(layers))]
+        chosen = [*layers, *_after(model, self.ranges, set(layers)), *_between(model, self.recipe, set(layers))]
         return _with_pairs(model, self.recipe, self.ranges, chosen)
 
 
@@ -137,7 +137,7 @@ def _with_pairs(
         TensorsData(CalibrationMethod.MinMax, data),
         nodes,
         [],
-        [*recipe.layers, *recipe.others],
+        [*recipe.layers, *recipe.others, *FLOAT_ONLY],
         options,
     )
     logging.disable(logging.WARNING)  # it logs to the root logger
@@ -179,6 +179,16 @@ def _drop_pairs(model: onnx.ModelProto) -> None:
         if node is not None:
             graph.node.remove(node)
     remove_unused(model)
+
+
+def _after(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]], layers: set[str]) -> list[str]:
+    """The activations that quantized layers end with: what they give is quantized, whoever reads it."""
+    producers = {output: node.name for node in model.graph.node for output in node.output}
+    return [
+        n.name
+        for n in model.graph.node
+        if n.op_type in FLOAT_ONLY and producers.get(n.input[0]) in layers and n.output[0] in ranges
+    ]
 
 
 def _between(model: onnx.ModelProto, recipe: Recipe, layers: set[str]) -> list[str]:
