@@ -15,7 +15,7 @@ import onnx
 import pytest
 
 import edgeport_runtime
-from edgeport_runtime import Classifier, InputError, ManifestError, SessionError
+from edgeport_runtime import Classifier, InputError, ManifestError, SessionError, load_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,3 +166,43 @@ def test_without_onnxruntime_the_extras_are_named(lenet5: ExportResult) -> None:
         "error: ONNX Runtime is not installed; choose one: pip install 'edgeport[cpu]', 'edgeport[gpu]' (NVIDIA) "
         "or 'edgeport[openvino]' (Intel)\n"
     )
+
+
+def _measure(bundle: Path, alter: Callable[[dict[str, Any]], object]) -> None:
+    path = bundle / "measurements.json"
+    data = json.loads(path.read_text())
+    alter(data)
+    path.write_text(json.dumps(data))
+
+
+def _chosen(bundle: Path) -> str:
+    with Classifier.load(bundle) as classifier:
+        assert classifier.variant is not None
+        return classifier.variant.name
+
+
+def test_auto_is_the_fastest_variant_measured_on_this_machine(bundle: Path) -> None:
+    names = [variant.name for variant in load_manifest(bundle).variants]
+    assert names == ["fp32", "int8"]
+
+    def set_faster(is_faster: bool) -> Callable[[dict[str, Any]], object]:
+        return lambda data: data["variants"]["int8"].update(is_faster=is_faster)
+
+    _measure(bundle, set_faster(True))
+    assert _chosen(bundle) == "int8"
+    _measure(bundle, set_faster(False))
+    assert _chosen(bundle) == "fp32"
+    _measure(bundle, set_faster(True))
+    _measure(bundle, lambda data: data["machine"].update(cpu="another"))
+    assert _chosen(bundle) == "fp32"
+    with Classifier.load(bundle, variant="int8") as classifier:
+        assert classifier.variant is not None
+        assert classifier.variant.name == "int8"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"machine": {}, "variants": {"int8": 3}}', "[" * 100_000])
+def test_measurements_that_are_broken_or_gone_are_survived(text: str, bundle: Path) -> None:
+    (bundle / "measurements.json").write_text(text)
+    assert _chosen(bundle) == "fp32"
+    (bundle / "measurements.json").unlink()
+    assert _chosen(bundle) == "fp32"
