@@ -32,7 +32,7 @@ def test_accuracy_is_what_the_documentation_says(architecture: str, tmp_path: Pa
     assert result.manifest.weights["source"] == "shipped"
     assert result.manifest.contract.labels == tuple("0123456789")
     assert result.manifest.variants[0].size_bytes < 400_000
-    with Classifier.load(result.path) as classifier:
+    with Classifier.load(result.path, variant="fp32") as classifier:
         measured = evaluate(classifier, tmp_path / "test")
     assert isinstance(measured, MulticlassEvaluation)
     assert measured.num_images == 360
@@ -55,7 +55,7 @@ def test_sample_digit_is_recognized(tmp_path: Path, capsys: pytest.CaptureFixtur
         check=True,
     )
     assert main(["lenet5", "--weights", "digits", "-o", str(tmp_path / "bundle")]) == 0
-    with Classifier.load(tmp_path / "bundle") as classifier:
+    with Classifier.load(tmp_path / "bundle", variant="fp32") as classifier:
         best = classifier.predict(image)[0]
     assert done.stdout == f"{image} shows the digit {best.label}\n"
     assert best.score > 0.5
