@@ -63,7 +63,8 @@ def resnet20(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def lenet5(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """A bundle of LeNet-5 with random weights, exported once a session; needs no data."""
+    """A bundle of LeNet-5 with random weights, float32 alone, exported once a session; needs no data."""
     from edgeport_export import ExportConfig, export
 
-    return export(ExportConfig(architecture="lenet5", output=tmp_path_factory.mktemp("bundles") / "lenet5"))
+    output = tmp_path_factory.mktemp("bundles") / "lenet5"
+    return export(ExportConfig(architecture="lenet5", output=output, quantize=()))

@@ -156,8 +156,9 @@ def _describe(details: Mapping[str, Any]) -> str:
         low, high = drop["interval"]
         noise = ", which is inside the noise" if drop["is_noise"] else ""
         parts.append(
-            f"loses {drop['points']:g} points of {drop['metric']} on {drop['num_images']} images "
-            f"(95% interval {low:g} to {high:g}{noise})"
+            f"{'gains' if drop['points'] < 0 else 'loses'} {abs(drop['points']):g} points of {drop['metric']} on "
+            f"{drop['num_images']} images "
+            f"(95% interval of the loss {low:g} to {high:g}{noise})"
         )
         if drop["flips"] is not None:
             parts.append(f"decisions that flip, a label: {' '.join(map(str, drop['flips']))}")

@@ -80,6 +80,8 @@ def _predict(args: argparse.Namespace) -> int:
             results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
             if not args.json:
                 print_predictions(image, predictions, classifier.contract)
+        if not args.json and classifier.variant is not None:
+            print(f"by {classifier.variant.name} on {classifier.device}")
     if args.json:
         _print_json(results)
     return ERROR if any("error" in result for result in results) else DONE
@@ -96,6 +98,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
         else:
             print_evaluation(result, classifier.contract)
+            if classifier.variant is not None:
+                print(f"by {classifier.variant.name} on {classifier.device}")
     return DONE
 
 
@@ -112,8 +116,8 @@ def _verify(args: argparse.Namespace) -> int:
         _print_json(report.to_dict())
     else:
         print(
-            f"{report.variant} on {report.device}: {report.num_images} golden images, worst relative L2 "
-            f"{report.relative_l2:.2e} (at most {report.tolerance:.0e}), "
+            f"{report.variant} on {report.device}: {report.num_images} golden images, relative L2 "
+            f"{report.relative_l2:.2e} (at most {report.tolerance:.1e}), "
             f"decisions equal on {report.num_equal}: {'passed' if report.passed else 'FAILED'}"
         )
     return DONE if report.passed else PARITY

@@ -15,6 +15,7 @@ import onnx
 import pytest
 
 import edgeport_runtime
+from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, InputError, ManifestError, SessionError, load_manifest
 
 if TYPE_CHECKING:
@@ -168,6 +169,12 @@ def test_without_onnxruntime_the_extras_are_named(lenet5: ExportResult) -> None:
     )
 
 
+@pytest.fixture
+def quantized(tmp_path: Path) -> Path:
+    """A bundle with an int8 variant."""
+    return export(ExportConfig(architecture="lenet5", output=tmp_path / "quantized")).path
+
+
 def _measure(bundle: Path, alter: Callable[[dict[str, Any]], object]) -> None:
     path = bundle / "measurements.json"
     data = json.loads(path.read_text())
@@ -181,28 +188,28 @@ def _chosen(bundle: Path) -> str:
         return classifier.variant.name
 
 
-def test_auto_is_the_fastest_variant_measured_on_this_machine(bundle: Path) -> None:
-    names = [variant.name for variant in load_manifest(bundle).variants]
+def test_auto_is_the_fastest_variant_measured_on_this_machine(quantized: Path) -> None:
+    names = [variant.name for variant in load_manifest(quantized).variants]
     assert names == ["fp32", "int8"]
 
     def set_faster(is_faster: bool) -> Callable[[dict[str, Any]], object]:
         return lambda data: data["variants"]["int8"].update(is_faster=is_faster)
 
-    _measure(bundle, set_faster(True))
-    assert _chosen(bundle) == "int8"
-    _measure(bundle, set_faster(False))
-    assert _chosen(bundle) == "fp32"
-    _measure(bundle, set_faster(True))
-    _measure(bundle, lambda data: data["machine"].update(cpu="another"))
-    assert _chosen(bundle) == "fp32"
-    with Classifier.load(bundle, variant="int8") as classifier:
+    _measure(quantized, set_faster(True))
+    assert _chosen(quantized) == "int8"
+    _measure(quantized, set_faster(False))
+    assert _chosen(quantized) == "fp32"
+    _measure(quantized, set_faster(True))
+    _measure(quantized, lambda data: data["machine"].update(cpu="another"))
+    assert _chosen(quantized) == "fp32"
+    with Classifier.load(quantized, variant="int8") as classifier:
         assert classifier.variant is not None
         assert classifier.variant.name == "int8"
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"machine": {}, "variants": {"int8": 3}}', "[" * 100_000])
-def test_measurements_that_are_broken_or_gone_are_survived(text: str, bundle: Path) -> None:
-    (bundle / "measurements.json").write_text(text)
-    assert _chosen(bundle) == "fp32"
-    (bundle / "measurements.json").unlink()
-    assert _chosen(bundle) == "fp32"
+def test_measurements_that_are_broken_or_gone_are_survived(text: str, quantized: Path) -> None:
+    (quantized / "measurements.json").write_text(text)
+    assert _chosen(quantized) == "fp32"
+    (quantized / "measurements.json").unlink()
+    assert _chosen(quantized) == "fp32"

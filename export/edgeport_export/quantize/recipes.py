@@ -53,6 +53,7 @@ class Recipe:
 _LINEAR = ("Gemm", "MatMul")
 _CONVOLUTIONS = ("Conv", *_LINEAR)
 _BETWEEN = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add")
+_NO_VNNI = "without VNNI two products are added in 16 bits, which saturates with weights of 8 bits"
 _ORT_GUIDE = "ONNX Runtime, guide to quantization: choosing parameters for CPU inference"
 
 _CNN_CPU = Recipe(
@@ -71,7 +72,7 @@ _VIT_CPU = Recipe(
     has_float_outputs=True,
     reason="linear layers are nearly all of the work; attention, softmax, norms and GELU lose accuracy and time in "
     "int8",
-    source="docs/quantization.md, vision transformers",
+    source="ONNX Runtime, guide to quantization: method selection (dynamic for transformers, static for CNNs)",
 )
 _STATIC_VIT = replace(_VIT_CPU, scheme="static")
 
@@ -80,7 +81,7 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
     ("convolutional", "cpu-avx2"): replace(
         _CNN_CPU,
         num_weight_bits=7,
-        reason="without VNNI two products are added in 16 bits, which saturates with weights of 8 bits",
+        reason=_NO_VNNI,
         source=_ORT_GUIDE,
     ),
     ("convolutional", "arm64"): replace(
@@ -98,7 +99,7 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
     ("transformer", "cpu-avx2"): replace(
         _VIT_CPU,
         num_weight_bits=7,
-        reason="without VNNI two products are added in 16 bits, which saturates with weights of 8 bits",
+        reason=_NO_VNNI,
         source=_ORT_GUIDE,
     ),
     ("transformer", "arm64"): replace(
@@ -108,9 +109,9 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
         _STATIC_VIT,
         activations="int8",
         is_symmetric=True,
-        reason="OpenVINO has no dynamic quantization of these operators; symmetric inputs of linear layers with float "
-        "outputs ran fastest there",
-        source="docs/quantization.md, vision transformers",
+        reason="OpenVINO's int8 kernels take ranges that are fixed beforehand; symmetric inputs need no correction "
+        "for a zero point",
+        source="OpenVINO, low-precision transformations: fake quantization of matrix multiplications",
     ),
 }
 

@@ -56,16 +56,13 @@ class StaticQuantizer:
     equalized: tuple[str, ...] = ()
 
     @classmethod
-    def prepare(
-        cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages, method: Method = "mse"
-    ) -> StaticQuantizer:
-        """Observe the model on images, equalize its channels, choose ranges and round its weights.
+    def prepare(cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages) -> StaticQuantizer:
+        """Observe the model on images, equalize its channels and round its weights; ranges are ``mse``.
 
         Args:
             model: float, with its weights inside; it is changed.
             recipe: how to quantize.
             images: what activations are like.
-            method: of the ranges.
 
         Raises:
             InputError: if the images cannot be used.
@@ -84,7 +81,7 @@ class StaticQuantizer:
         return cls(
             model=model,
             recipe=recipe,
-            ranges=_ranges(model, recipe, histograms, method),
+            ranges=_ranges(model, recipe, histograms, "mse"),
             histograms=histograms,
             rounded=_round_all(model, layers, seen.moments, last=_last_level(recipe)),
             equalized=tuple(equalized),
