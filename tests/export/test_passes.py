@@ -12,6 +12,7 @@ import pytest
 from edgeport_export import ExportConfig, export
 from edgeport_export.passes import PASSES, run_passes
 from edgeport_export.passes.fold_attention_scale import fold_attention_scale
+from edgeport_export.passes.fuse_attention import fuse_attention
 from edgeport_export.passes.strip_metadata import strip_metadata
 from edgeport_runtime import SimplifyError
 
@@ -80,6 +81,59 @@ def test_attention_scale_moves_into_the_queries(scale: float) -> None:
 def test_attention_scale_stays_where_the_pattern_differs(old: str, new: str) -> None:
     assert old in _ATTENTION
     assert run_passes(_attention(_ATTENTION.replace(old, new)), (fold_attention_scale,)) == []
+
+
+_HEADS = """
+<ir_version: 10, opset_import: ["" : 20]>
+heads (float[B, 3, 4] x) => (float[B, 3, 4] y)
+<int64[4] split = {0, 0, 2, 2}, int64[3] join = {0, 0, 4}>
+{
+    q = Sin (x)
+    k = Cos (x)
+    q_split = Reshape (q, split)
+    k_split = Reshape (k, split)
+    v_split = Reshape (x, split)
+    query = Transpose <perm = [0, 2, 1, 3]> (q_split)
+    key = Transpose <perm = [0, 2, 3, 1]> (k_split)
+    value = Transpose <perm = [0, 2, 1, 3]> (v_split)
+    scores = MatMul (query, key)
+    weights = Softmax <axis = -1> (scores)
+    summed = MatMul (weights, value)
+    joined = Transpose <perm = [0, 2, 1, 3]> (summed)
+    y = Reshape (joined, join)
+}
+"""
+
+
+def test_attention_becomes_one_node() -> None:
+    model = onnx.parser.parse_model(_HEADS)
+    before = _run(model)
+    assert fuse_attention(model)
+    assert [node.op_type for node in model.graph.node] == ["Sin", "Cos", "MultiHeadAttention"]
+    assert {opset.domain: opset.version for opset in model.opset_import} == {"": 20, "com.microsoft": 1}
+    onnx.checker.check_model(model)
+    np.testing.assert_allclose(_run(model), before, rtol=1e-5, atol=1e-6)
+    assert not fuse_attention(model)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        pytest.param("(float[B, 3, 4] y)", "(float[B, 3, 4] y, float[B, A, N, N] weights)", id="weights are read"),
+        pytest.param("Softmax <axis = -1>", "Softmax <axis = 2>", id="over the queries"),
+        pytest.param("perm = [0, 2, 3, 1]", "perm = [0, 2, 1, 3]", id="keys as they are"),
+        pytest.param("joined = Transpose <perm = [0, 2, 1, 3]>", "joined = Identity", id="heads not joined"),
+        pytest.param("k_split = Reshape (k, split)", "k_split = Reshape (k, other)", id="another split of the keys"),
+        pytest.param("weights = Softmax <axis = -1>", "weights = Sigmoid", id="not a softmax"),
+    ],
+)
+def test_attention_stays_where_the_pattern_differs(old: str, new: str) -> None:
+    assert old in _HEADS
+    text = _HEADS.replace(old, new).replace("int64[3] join", "int64[4] other = {0, 0, 4, 1}, int64[3] join")
+    model = onnx.parser.parse_model(text)
+    before = model.SerializeToString()
+    assert not fuse_attention(model)
+    assert model.SerializeToString() == before
 
 
 def test_strip_metadata_leaves_no_notes() -> None:

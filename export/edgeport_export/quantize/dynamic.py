@@ -9,6 +9,7 @@ import onnx
 from onnxruntime.quantization import QuantizationMode, QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
+from edgeport_export.passes.fuse_attention import fuse_attention
 from edgeport_export.quantize.graph import layers_of
 
 if TYPE_CHECKING:
@@ -59,4 +60,7 @@ class DynamicQuantizer:
         finally:
             logging.disable(logging.NOTSET)
         quantized: onnx.ModelProto = quantizer.model.model
+        if self.recipe.fuses_attention:
+            quantizer.model.topological_sort()  # nodes are appended
+            fuse_attention(quantized)
         return quantized

@@ -35,6 +35,7 @@ class Recipe:
         layers: operators that are quantized where one input is a constant weight.
         others: operators that are quantized between quantized layers.
         has_float_outputs: layers give float values; only their inputs are quantized.
+        fuses_attention: attention, in float, is one operator of ONNX Runtime's own.
         reason: why so.
         source: where it was measured or is documented.
     """
@@ -46,6 +47,7 @@ class Recipe:
     layers: tuple[str, ...]
     others: tuple[str, ...] = ()
     has_float_outputs: bool = False
+    fuses_attention: bool = False
     reason: str
     source: str
 
@@ -70,11 +72,17 @@ _VIT_CPU = Recipe(
     activations="uint8",
     layers=_LINEAR,
     has_float_outputs=True,
+    fuses_attention=True,
     reason="linear layers are nearly all of the work; attention, softmax, norms and GELU lose accuracy and time in "
-    "int8",
+    "int8; attention in one operator was 1.06 times faster as a whole (vit_b_16 at batch 1 and 8)",
     source="ONNX Runtime, guide to quantization: method selection (dynamic for transformers, static for CNNs)",
 )
-_STATIC_VIT = replace(_VIT_CPU, scheme="static")
+_STATIC_VIT = replace(
+    _VIT_CPU,
+    scheme="static",
+    fuses_attention=False,
+    reason="linear layers are nearly all of the work; the rest loses accuracy and time in int8",
+)
 
 _RECIPES: dict[tuple[Family, Target], Recipe] = {
     ("convolutional", "cpu"): _CNN_CPU,
