@@ -127,6 +127,11 @@ def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bo
             f"int8 for {', '.join(needs)} is static and needs --calibration DIR, a folder of images as the model will "
             f"see them, without labels; --calibration {BUILTIN} takes a synthetic set, --scheme dynamic needs none"
         )
+    if config.calibration_method is not None and not needs:
+        raise InputError(
+            "--calibration-method is for static int8, and this network's is dynamic, with ranges from each input; "
+            "leave it out, or add --scheme static"
+        )
     check_not_quantized(model)
     if config.max_drop is not None and config.eval is None and calibration in (None, BUILTIN):
         raise InputError(

@@ -56,6 +56,7 @@ def every(images: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory)
         output=tmp_path_factory.mktemp("every") / "bundle",
         quantize=("int8", "fp16", "int8-weights"),
         target=("cpu", "cpu-avx2", "arm64", "openvino"),
+        scheme="static",
         calibration=images,
     )
     return export(config)
@@ -143,6 +144,15 @@ def test_a_vit_is_dynamic_and_attention_is_one_node_in_float(tmp_path: Path) -> 
     assert ints["MatMul"] == ints["Softmax"] == 0
 
 
+def test_small_networks_with_tanh_keep_their_convolutions_in_float(weights: Path, tmp_path: Path) -> None:
+    result = export(
+        ExportConfig(architecture="lenet5", weights=weights, output=tmp_path / "bundle", quantize=("int8",))
+    )
+    ops = _ops(result.path / "model.int8.onnx")
+    assert (ops["MatMulInteger"], ops["Conv"], ops["Gemm"]) == (3, 2, 0)
+    assert _details(result, "int8")["scheme"] == "dynamic"
+
+
 def test_scheme_static_quantizes_the_inputs_of_linear_layers(images: Path, tmp_path: Path) -> None:
     config = ExportConfig(
         architecture="vit_digits", output=tmp_path / "bundle", scheme="static", calibration=images, quantize=("int8",)
@@ -163,18 +173,19 @@ def test_scheme_static_quantizes_the_inputs_of_linear_layers(images: Path, tmp_p
 def test_without_asking_int8_is_made_where_nothing_is_missing(
     weights: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    random = export(ExportConfig(architecture="lenet5", output=tmp_path / "random"))
+    random = export(ExportConfig(architecture="lenet5", output=tmp_path / "random", scheme="static"))
     assert [v.name for v in random.manifest.variants] == ["fp32", "int8"]
     assert _details(random, "int8")["calibration"]["source"] == "synthetic"
     trained = ["lenet5", "--weights", str(weights)]
+    assert main([*trained, "-o", str(tmp_path / "small")]) == 0
+    assert [v.name for v in load_manifest(tmp_path / "small").variants] == ["fp32", "int8"]
+    trained += ["--scheme", "static"]
     assert main([*trained, "-o", str(tmp_path / "trained")]) == 0
     assert "note: no int8: it needs --calibration DIR" in capsys.readouterr().out
     assert [v.name for v in load_manifest(tmp_path / "trained").variants] == ["fp32"]
     assert main([*trained, "-o", str(tmp_path / "folder"), "--calibration", str(images)]) == 0
     assert "40 images" in capsys.readouterr().out
     assert [v.name for v in load_manifest(tmp_path / "folder").variants] == ["fp32", "int8"]
-    assert main([*trained, "-o", str(tmp_path / "dynamic"), "--scheme", "dynamic"]) == 0
-    assert [v.name for v in load_manifest(tmp_path / "dynamic").variants] == ["fp32", "int8"]
     assert main(["lenet5", "-o", str(tmp_path / "none"), "--quantize", "none"]) == 0
     assert [v.name for v in load_manifest(tmp_path / "none").variants] == ["fp32"]
 
@@ -187,6 +198,7 @@ def test_the_same_images_give_the_same_bytes(every: ExportResult, images: Path, 
             output=tmp_path / "again",
             quantize=("int8", "fp16", "int8-weights"),
             target=("cpu", "cpu-avx2", "arm64", "openvino"),
+            scheme="static",
             calibration=images,
         )
     )
@@ -196,7 +208,7 @@ def test_the_same_images_give_the_same_bytes(every: ExportResult, images: Path, 
 @pytest.mark.parametrize("method", ["mse", "min-max", "percentile", "entropy"])
 def test_calibration_method_is_honoured(method: str, weights: Path, images: Path, tmp_path: Path) -> None:
     output = str(tmp_path / "bundle")
-    argv = ["lenet5", "--weights", str(weights), "--calibration", str(images), "-o", output]
+    argv = ["lenet5", "--weights", str(weights), "--calibration", str(images), "--scheme", "static", "-o", output]
     assert main([*argv, "--calibration-method", method]) == 0
     details = load_manifest(output).variants[1].quantization
     assert details is not None
@@ -204,9 +216,10 @@ def test_calibration_method_is_honoured(method: str, weights: Path, images: Path
 
 
 def test_a_fixed_batch_can_be_calibrated(weights: Path, images: Path, tmp_path: Path) -> None:
-    result = export(
-        ExportConfig(architecture="lenet5", weights=weights, output=tmp_path / "b", calibration=images, batch=3)
+    config = ExportConfig(
+        architecture="lenet5", weights=weights, output=tmp_path / "b", calibration=images, scheme="static", batch=3
     )
+    result = export(config)
     assert verify(result.path, variant="int8").passed
 
 
@@ -250,6 +263,7 @@ def test_the_loss_and_flips_of_each_task_are_measured(task: str, images: Path, t
         labels=tmp_path / "labels.txt",
         task=task,  # type: ignore[arg-type]
         quantize=("int8",),
+        scheme="static",
         calibration=images,
         max_drop=50.0,
         eval=data,
@@ -438,7 +452,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
     folder.mkdir()
     for path in images.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
-    argv = ["lenet5", "--weights", str(weights), "--quantize", "int8", "--calibration", str(folder), "-o"]
+    argv = ["lenet5", "--weights", str(weights), "--scheme", "static", "--calibration", str(folder), "-o"]
     for name in ("00", "20"):
         (folder / f"{name}.png").write_bytes(b"not an image")
     assert main([*argv, str(tmp_path / "two")]) == 0
@@ -462,12 +476,13 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
         (["--quantize", "fp16", "--max-drop", "1"], 2, "--max-drop is for int8 variants"),
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),
         (["--eval", "DATA"], 2, "it needs --max-drop POINTS"),
-        (["--quantize", "int8"], 1, "static and needs --calibration DIR"),
+        (["--quantize", "int8", "--scheme", "static"], 1, "static and needs --calibration DIR"),
         (["--quantize", "int8", "--calibration", "EMPTY"], 1, "holds no image"),
         (["--quantize", "int8", "--calibration", "MISSING"], 1, "is not a folder of images"),
         (["--quantize", "int8", "--scheme", "dynamic", "--max-drop", "1"], 1, "--max-drop needs real images"),
         (["--quantize", "int8", "--calibration", "builtin", "--max-drop", "1"], 1, "--max-drop needs real images"),
         (["--quantize", "int8", "--scheme", "dynamic", "--target", "openvino"], 1, "needs static ranges"),
+        (["--quantize", "int8", "--calibration-method", "mse"], 1, "--calibration-method is for static int8"),
     ],
 )
 def test_bad_input_names_the_option_and_the_remedy(

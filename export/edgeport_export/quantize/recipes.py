@@ -5,6 +5,7 @@ A recipe is chosen by what the graph computes, so that a user's own module has o
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -17,7 +18,7 @@ __all__ = ["SCHEMES", "TARGETS", "Family", "Recipe", "Scheme", "Target", "family
 
 Target: TypeAlias = Literal["cpu", "cpu-avx2", "arm64", "openvino"]
 Scheme: TypeAlias = Literal["static", "dynamic"]
-Family: TypeAlias = Literal["convolutional", "transformer"]
+Family: TypeAlias = Literal["convolutional", "saturating", "transformer"]
 
 TARGETS: tuple[Target, ...] = ("cpu", "cpu-avx2", "arm64", "openvino")
 SCHEMES: tuple[Scheme, ...] = ("static", "dynamic")
@@ -67,6 +68,11 @@ _CNN_CPU = Recipe(
     "int8 as well, values stay in a byte between layers; the logits stay in float",
     source=_ORT_GUIDE,
 )
+_CNN_OPENVINO = replace(
+    _CNN_CPU,
+    reason="OpenVINO fuses a residual addition into the convolution before it where both are quantized",
+    source="OpenVINO, low-precision transformations: fake quantization of element-wise additions",
+)
 _VIT_CPU = Recipe(
     scheme="dynamic",
     activations="uint8",
@@ -84,6 +90,14 @@ _STATIC_VIT = replace(
     reason="linear layers are nearly all of the work; the rest loses accuracy and time in int8",
 )
 
+_DYNAMIC_LINEAR = replace(_VIT_CPU, fuses_attention=False, reason="asked for: linear layers only")
+_SATURATING_CPU = replace(
+    _DYNAMIC_LINEAR,
+    reason="each tanh takes values back to float, and the convolutions are small: lenet5 ran at 0.56 of float32's "
+    "speed with them in int8, at 1.01 with the linear layers alone, which hold nearly all of the weights",
+    source="docs/quantization.md",
+)
+
 _RECIPES: dict[tuple[Family, Target], Recipe] = {
     ("convolutional", "cpu"): _CNN_CPU,
     ("convolutional", "cpu-avx2"): replace(
@@ -98,11 +112,11 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
         reason="ARM's dot product and matrix instructions multiply signed values",
         source=_ORT_GUIDE,
     ),
-    ("convolutional", "openvino"): replace(
-        _CNN_CPU,
-        reason="OpenVINO fuses a residual addition into the convolution before it where both are quantized",
-        source="OpenVINO, low-precision transformations: fake quantization of element-wise additions",
-    ),
+    ("convolutional", "openvino"): _CNN_OPENVINO,
+    ("saturating", "openvino"): _CNN_OPENVINO,
+    ("saturating", "cpu"): _SATURATING_CPU,
+    ("saturating", "cpu-avx2"): replace(_SATURATING_CPU, num_weight_bits=7),
+    ("saturating", "arm64"): _SATURATING_CPU,
     ("transformer", "cpu"): _VIT_CPU,
     ("transformer", "cpu-avx2"): replace(
         _VIT_CPU,
@@ -125,8 +139,20 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
 
 
 def family_of(model: onnx.ModelProto) -> Family:
-    """``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does."""
-    return "transformer" if any(n.op_type == "LayerNormalization" for n in model.graph.node) else "convolutional"
+    """The family of a float model.
+
+    ``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does; ``saturating``
+    where it has tanh or sigmoid and no ReLU, and less than a tenth of its weights in convolutions.
+    """
+    operators = {node.op_type for node in model.graph.node}
+    if "LayerNormalization" in operators:
+        return "transformer"
+    if "Relu" not in operators and operators & {"Tanh", "Sigmoid"}:
+        sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+        filters = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type == "Conv")
+        if filters < 0.1 * sum(sizes.values()):
+            return "saturating"
+    return "convolutional"
 
 
 def find_recipe(family: Family, target: Target, scheme: Scheme | None) -> Recipe:
@@ -142,11 +168,12 @@ def find_recipe(family: Family, target: Target, scheme: Scheme | None) -> Recipe
         if target == "openvino":
             raise InputError("--scheme dynamic is not for --target openvino, which needs static ranges")
         # Convolutions with dynamic ranges (ConvInteger) do not load in every build of ONNX Runtime.
-        return replace(_VIT_CPU, num_weight_bits=recipe.num_weight_bits, reason="asked for: linear layers only")
-    signed = target == "arm64"
+        return replace(_DYNAMIC_LINEAR, num_weight_bits=recipe.num_weight_bits)
+    if family == "saturating":
+        return _RECIPES["convolutional", target]
     return replace(
         _STATIC_VIT,
-        activations="int8" if signed else "uint8",
+        activations="int8" if target == "arm64" else "uint8",
         num_weight_bits=recipe.num_weight_bits,
         reason="asked for: ranges of activations fixed by calibration",
     )
