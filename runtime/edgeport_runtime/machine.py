@@ -1,26 +1,76 @@
-"""The machine in words, by which measurements are told from those of another one."""
+"""The machine in words, by which measurements are told from those of another one, and what of it may be used."""
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from pathlib import Path
 
-__all__ = ["describe_machine"]
+__all__ = ["available_cpus", "describe_machine"]
+
+_ROOT = Path("/")
 
 
 def describe_machine() -> dict[str, str | int]:
     """Processor, number of processors that this process may use, and operating system."""
+    return {"cpu": _cpu_name(), "num_cpus": available_cpus(), "system": platform.system()}
+
+
+def available_cpus(root: Path = _ROOT) -> int:
+    """How many processors this process may use: its affinity, or the limit of its container if that is lower.
+
+    Args:
+        root: the folder that holds ``proc`` and ``sys``.
+    """
+    limit = _cgroup_limit(root)
+    allowed = _allowed_cpus()
+    return allowed if limit is None else max(1, min(allowed, math.ceil(limit)))
+
+
+def _allowed_cpus() -> int:
     has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
-    num_cpus = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    return {"cpu": _cpu_name(), "num_cpus": num_cpus, "system": platform.system()}
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+
+
+def _cgroup_limit(root: Path) -> float | None:
+    """The lowest limit of the control groups that this process is in, in processors (Linux, cgroups 1 and 2)."""
+    groups = _read(root / "proc" / "self" / "cgroup")
+    limits = []
+    for line in (groups or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        base = root / "sys" / "fs" / "cgroup"
+        if controllers:
+            base = next((base / name for name in (controllers, "cpu") if (base / name).is_dir()), base)
+        # Within a container the path may be that outside of it: then only the top exists.
+        folder = base / path.strip("/")
+        limits += [_limit_of(parent) for parent in (folder, *folder.parents) if parent.is_relative_to(base)]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _limit_of(folder: Path) -> float | None:
+    text = _read(folder / "cpu.max")
+    if text is None:
+        text = f"{_read(folder / 'cpu.cfs_quota_us')} {_read(folder / 'cpu.cfs_period_us')}"
+    try:
+        quota, period = map(float, text.split())
+    except ValueError:  # "max": no limit; or no such file
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _read(path: Path) -> str | None:
+    try:
+        return path.read_text().strip()
+    except (OSError, ValueError):
+        return None
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:  # no /proc outside Linux
-        return platform.processor()
+    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
     return platform.processor()
