@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Observations", "observe", "run_with"]
 
-_MAX_SAMPLES = 2**16  # of a tensor a batch: histograms of more values look the same
+_BATCH = 2  # every activation of a batch is in memory at once
+_MAX_SAMPLES = 2**13  # of a tensor an image: histograms of more values look the same
 _MAX_INPUTS = 4608  # of a layer whose second moments are kept: 81 MB for the largest
 _ROWS_PER_INPUT = 2
+_NUM_GATHERED = 256  # rows before a product: of a few rows it costs as much
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +66,12 @@ def observe(
         QuantizeError: if a value is NaN or infinite.
     """
     seen = Observations(histograms={name: Histogram() for name in names})
+    gathered: dict[str, list[NDArray[np.float32]]] = {}
     sizes = {t.name: t.dims for t in model.graph.initializer}
     sampled = [n for n in layers if (size := _num_inputs(n, sizes)) is not None and size <= _MAX_INPUTS]
     generator = np.random.default_rng(0)
     num_images = 0
-    for x_BCHW, values in run_with(model, names, images.batches()):
+    for x_BCHW, values in run_with(model, names, images.batches(_BATCH)):
         num_images += len(x_BCHW)
         for name, value in values.items():
             _count(seen, name, value)
@@ -76,11 +79,23 @@ def observe(
             num_inputs = _num_inputs(node, sizes) or 0
             wanted = -(-_ROWS_PER_INPUT * num_inputs // len(images)) * len(x_BCHW)
             rows_RI = _rows(node, values[node.input[0]], sizes[node.input[1]], wanted, generator)
-            moment_II = rows_RI.T @ rows_RI
-            seen.moments[node.name] = seen.moments.get(node.name, 0) + moment_II
+            gathered.setdefault(node.name, []).append(rows_RI)
+            if sum(map(len, gathered[node.name])) >= _NUM_GATHERED:
+                _add_moment(seen, node.name, gathered.pop(node.name))
+    for name, parts in gathered.items():
+        _add_moment(seen, name, parts)
     if not num_images:
         raise InputError("--calibration: no image could be read")
     return seen
+
+
+def _add_moment(seen: Observations, name: str, parts: list[NDArray[np.float32]]) -> None:
+    rows_RI = np.concatenate(parts)
+    moment_II = rows_RI.T @ rows_RI
+    if name in seen.moments:
+        seen.moments[name] += moment_II
+    else:
+        seen.moments[name] = moment_II
 
 
 def run_with(
@@ -110,7 +125,7 @@ def run_with(
 
 def _count(seen: Observations, name: str, value: NDArray[np.float32]) -> None:
     flat = value.ravel()
-    step = max(1, flat.size // _MAX_SAMPLES) | 1  # odd: an even step could always hit the same column
+    step = max(1, flat.size // (_MAX_SAMPLES * len(value))) | 1  # odd: an even step could always hit the same column
     try:
         seen.histograms[name].add(flat[::step], low=float(flat.min()), high=float(flat.max()))
     except QuantizeError as error:

@@ -76,6 +76,7 @@ class StaticQuantizer:
         seen = observe(model, wanted, sampled, images)
         equalized = equalize(model, pairs, seen)
         if equalized:
+            seen.moments.clear()  # they are the larger part of the memory
             seen = observe(model, names, sampled, images)
         histograms = {name: seen.histograms[name] for name in names}
         return cls(
