@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from edgeport_runtime.classifier import Classifier, Prediction
+from edgeport_runtime.classifier import Classifier, Prediction, StreamResult
 from edgeport_runtime.errors import (
     AccuracyError,
     EdgeportError,
@@ -44,6 +44,7 @@ __all__ = [
     "QuantizeError",
     "SessionError",
     "SimplifyError",
+    "StreamResult",
     "TraceError",
     "WeightsError",
     "load_manifest",

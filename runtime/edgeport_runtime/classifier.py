@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 
@@ -18,12 +20,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Contract
     from edgeport_runtime.images import ImageSource
-    from edgeport_runtime.manifest import Manifest, Variant
+    from edgeport_runtime.loading import LoadedModel
     from edgeport_runtime.session import Session
+    from edgeport_runtime.stream import Streamed
 
-__all__ = ["Classifier", "Prediction"]
+__all__ = ["Classifier", "Prediction", "StreamResult"]
 
 _BATCH = 8  # images preprocessed and run together: bounds memory for any number of images
 
@@ -46,6 +48,20 @@ class Prediction:
     is_decided: bool
 
 
+class StreamResult(NamedTuple):
+    """What a stream gives for one image.
+
+    Attributes:
+        item: the image as it was given.
+        predictions: as of :meth:`Classifier.predict`, None if the image could not be used.
+        error: why it could not be used, or None.
+    """
+
+    item: ImageSource
+    predictions: list[Prediction] | None
+    error: InputError | None
+
+
 class Classifier:
     """A loaded model with its preprocessing and labels; made by :meth:`load`, safe to share between threads.
 
@@ -56,14 +72,15 @@ class Classifier:
         device: the device in use, such as ``cpu``.
     """
 
-    def __init__(
-        self, session: Session, contract: Contract, *, manifest: Manifest | None, variant: Variant | None, device: str
-    ) -> None:
-        self._session: Session | None = session
-        self.contract = contract
-        self.manifest = manifest
-        self.variant = variant
-        self.device = device
+    def __init__(self, model: LoadedModel) -> None:
+        self._session: Session | None = model.session
+        self._reopen = model.reopen
+        self._stream_session: Session | None = None
+        self._lock = threading.Lock()
+        self.contract = model.contract
+        self.manifest = model.manifest
+        self.variant = model.variant
+        self.device = model.device
 
     @classmethod
     def load(
@@ -90,8 +107,7 @@ class Classifier:
         """
         from edgeport_runtime.loading import load_model
 
-        model = load_model(Path(path), device=device, variant=variant, threads=threads)
-        return cls(model.session, model.contract, manifest=model.manifest, variant=model.variant, device=model.device)
+        return cls(load_model(Path(path), device=device, variant=variant, threads=threads))
 
     def predict(self, image: ImageSource, top_k: int = 5) -> list[Prediction]:
         """Classify one image.
@@ -111,12 +127,45 @@ class Classifier:
 
     def predict_batch(self, images: Iterable[ImageSource], top_k: int = 5) -> list[list[Prediction]]:
         """Classify several images; one list as :meth:`predict` gives for each, in their order."""
-        if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
-            raise InputError(f"top_k is {top_k!r}; give a whole number of at least 1")
+        _check_count(top_k, "top_k")
         return [self._predictions(outputs_K, top_k) for outputs_K in self.iter_outputs(images)]
 
+    def stream(
+        self, items: Iterable[ImageSource], *, batch_size: int = _BATCH, workers: int | None = None, top_k: int = 5
+    ) -> Iterator[StreamResult]:
+        """Classify any number of images with all processors at work; memory does not grow with them.
+
+        Every worker decodes, preprocesses and runs a batch of its own; on a CPU each with one thread, in a session
+        that all of them share. Images are taken from ``items`` a few batches ahead. One that cannot be used gives its
+        error as its result, and the stream goes on.
+
+        Args:
+            items: images as :meth:`predict` takes them.
+            batch_size: images that are run together.
+            workers: threads; None takes as many as there are processors for this process.
+            top_k: how many classes to return.
+
+        Returns:
+            One result for each item, in their order.
+
+        Raises:
+            InputError: if an argument is wrong.
+            SessionError: if the model fails, or was closed.
+        """
+        for name, value in (("batch_size", batch_size), ("top_k", top_k)):
+            _check_count(value, name)
+        if workers is not None:
+            _check_count(workers, "workers")
+
+        def results() -> Iterator[StreamResult]:
+            for item, outputs_K, error in self._stream_outputs(items, batch_size, workers):
+                predictions = None if outputs_K is None else self._predictions(outputs_K, top_k)
+                yield StreamResult(item, predictions, error)
+
+        return results()
+
     def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
-        """Preprocess and run images a few at a time; what the graph gives for each (K,), in their order.
+        """Preprocess and run images; what the graph gives for each (K,), in their order.
 
         Raises:
             InputError: if an image cannot be used.
@@ -124,14 +173,16 @@ class Classifier:
         """
         from edgeport_runtime.preprocess import preprocess
 
-        pending: list[NDArray[np.float32]] = []
-        for image in images:
-            pending.append(preprocess(image, self.contract.preprocess))
-            if len(pending) == _BATCH:
-                yield from self.outputs(np.stack(pending))
-                pending.clear()
-        if pending:
-            yield from self.outputs(np.stack(pending))
+        source = iter(images)
+        few = [preprocess(image, self.contract.preprocess) for image in itertools.islice(source, _BATCH)]
+        if few:
+            yield from self.outputs(np.stack(few))
+        if len(few) == _BATCH:  # more may come, and are worth threads
+            for streamed in self._stream_outputs(source, _BATCH, None):
+                if streamed.error is not None:
+                    raise streamed.error
+                assert streamed.outputs is not None
+                yield streamed.outputs
 
     def logits(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed input.
@@ -162,17 +213,41 @@ class Classifier:
 
     def close(self) -> None:
         """Free the model. Calls that are running finish; later ones raise SessionError."""
-        self._session = None
+        self._session = self._stream_session = None
 
     def outputs(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the graph gives for preprocessed input (B, K): ``contract.output``; as :meth:`logits` otherwise."""
+        return self._run(self._opened(), x_BCHW)
+
+    def _opened(self) -> Session:
         session = self._session
         if session is None:
             raise SessionError("this classifier was closed; load it again")
+        return session
+
+    def _run(self, session: Session, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         self._check_input(x_BCHW)
         if self.contract.batch is None:
             return session.run(x_BCHW)
         return _run_in_batches(session, x_BCHW, self.contract.batch)
+
+    def _stream_outputs(self, items: Iterable[ImageSource], batch_size: int, workers: int | None) -> Iterator[Streamed]:
+        from edgeport_runtime.machine import available_cpus
+        from edgeport_runtime.preprocess import preprocess
+        from edgeport_runtime.stream import stream_outputs
+
+        session = self._opened()
+        workers = workers or available_cpus()
+        if self.device == "cpu" and workers > 1:
+            with self._lock:
+                session = self._stream_session = self._stream_session or self._reopen(1)
+        yield from stream_outputs(
+            items,
+            lambda item: preprocess(item, self.contract.preprocess),
+            lambda x_BCHW: self._run(session, x_BCHW),
+            batch_size=batch_size,
+            workers=workers,
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -211,6 +286,11 @@ class Classifier:
             Prediction(int(i), None if labels is None else labels[i], float(scores[i]), bool(i in chosen))
             for i in order
         ]
+
+
+def _check_count(value: object, name: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
 
 
 def _run_in_batches(session: Session, x_BCHW: NDArray[np.float32], batch: int) -> NDArray[np.float32]:

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 from edgeport_runtime.console import DONE, ERROR, PARITY, run_command
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.classifier import Classifier, StreamResult
     from edgeport_runtime.contract import Contract
 
 __all__ = ["main"]
+
+_STREAM_FROM = 16
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -44,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     predict = add("predict", _predict, "classify images")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files, and folders of them")
     predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="classes to print (default 5)")
     evaluate = add("evaluate", _evaluate, "measure a model on labelled images")
     evaluate.add_argument(
@@ -64,27 +66,52 @@ def _positive(text: str) -> int:
 
 def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
-    from edgeport_runtime.errors import InputError
     from edgeport_runtime.report import print_predictions
 
+    images = _expand(args.images)
+    is_counted = len(images) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     results: list[dict[str, Any]] = []
     with Classifier.load(args.bundle, variant=args.variant) as classifier:
-        for image in args.images:
-            try:
-                predictions = classifier.predict(image, args.top_k)
-            except InputError as error:
+        for image, predictions, error in _classify(classifier, images, args.top_k):
+            if predictions is None:
                 # One bad image must not cost the others their result; the exit status tells.
                 print(f"error: {error}", file=sys.stderr)
                 results.append({"image": image, "error": str(error)})
-                continue
-            results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
-            if not args.json:
-                print_predictions(image, predictions, classifier.contract)
+            else:
+                results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
+                if not args.json:
+                    print_predictions(str(image), predictions, classifier.contract)
+            if is_counted:
+                _show_count(len(results), len(images))
         if not args.json and classifier.variant is not None:
             print(f"by {classifier.variant.name} on {classifier.device}")
     if args.json:
         _print_json(results)
     return ERROR if any("error" in result for result in results) else DONE
+
+
+def _expand(paths: list[str]) -> list[str]:
+    """Files as they are, and the images of folders."""
+    from pathlib import Path
+
+    from edgeport_runtime.images import find_images
+
+    return [name for path in paths for name in (map(str, find_images(path)) if Path(path).is_dir() else [path])]
+
+
+def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable[StreamResult]:
+    """A stream, but for a few images, for which threads and a session of their own would take longer."""
+    from edgeport_runtime.classifier import StreamResult
+    from edgeport_runtime.errors import InputError
+
+    if len(images) >= _STREAM_FROM:
+        yield from classifier.stream(images, top_k=top_k)
+        return
+    for image in images:
+        try:
+            yield StreamResult(image, classifier.predict(image, top_k), None)
+        except InputError as error:
+            yield StreamResult(image, None, error)
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from edgeport_runtime.providers import resolve_device
 from edgeport_runtime.session import Session
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 __all__ = ["MEASUREMENTS_NAME", "LoadedModel", "load_model"]
@@ -29,9 +30,19 @@ _MAX_MEASUREMENTS_BYTES = 2**20
 
 
 class LoadedModel(NamedTuple):
-    """A session and what is known of it; manifest and variant are None for a lone ``.onnx``."""
+    """A session and what is known of it.
+
+    Attributes:
+        session: the loaded model.
+        reopen: loads it once more, with another number of threads.
+        contract: input and task.
+        manifest: of the bundle; None for a lone ``.onnx``.
+        variant: the one in use; None for a lone ``.onnx``.
+        device: the one in use.
+    """
 
     session: Session
+    reopen: Callable[[int | None], Session]
     contract: Contract
     manifest: Manifest | None
     variant: Variant | None
@@ -50,15 +61,23 @@ def load_model(path: Path, *, device: str, variant: str, threads: int | None) ->
         chosen = _choose(manifest, variant, path)
         file = _verified_file(path, chosen)
         has_packed_weights = (chosen.quantization or {}).get("scheme") == "weights only"
-        session = Session(file, provider=provider, threads=threads, unpack_weights=has_packed_weights)
+
+        def reopen(threads: int | None) -> Session:
+            return Session(file, provider=provider, threads=threads, unpack_weights=has_packed_weights)
+
+        session = reopen(threads)
         _check_graph(session, manifest.contract, file)
-        return LoadedModel(session, manifest.contract, manifest, chosen, provider.device)
+        return LoadedModel(session, reopen, manifest.contract, manifest, chosen, provider.device)
     if variant != "auto":
         raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
-    session = Session(path, provider=provider, threads=threads)
+
+    def reopen_file(threads: int | None) -> Session:
+        return Session(path, provider=provider, threads=threads)
+
+    session = reopen_file(threads)
     contract = _embedded_contract(session, path)
     _check_graph(session, contract, path)
-    return LoadedModel(session, contract, None, None, provider.device)
+    return LoadedModel(session, reopen_file, contract, None, None, provider.device)
 
 
 def _choose(manifest: Manifest, name: str, bundle: Path) -> Variant:
