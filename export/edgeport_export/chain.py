@@ -16,7 +16,7 @@ from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
 from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.providers import CPU
 from edgeport_runtime.session import Session
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class Chain:
             return digest
         self._checked[identity] = stage
         try:
-            session = Session(path, provider=resolve_device("cpu"), threads=None)
+            session = Session(path, provider=CPU)
             outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
         except SessionError as error:
             found = _ORT_NODE.search(str(error))

@@ -25,9 +25,9 @@ from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
 from edgeport_export.variants import Workshop, plan_variants
+from edgeport_runtime.choice import MEASUREMENTS_NAME
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
-from edgeport_runtime.loading import MEASUREMENTS_NAME
 from edgeport_runtime.machine import describe_machine
 from edgeport_runtime.manifest import MANIFEST_NAME, DataFile, Golden, GoldenImage, Manifest, Variant, sha256_of
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -80,7 +81,9 @@ class Classifier:
         self.contract = model.contract
         self.manifest = model.manifest
         self.variant = model.variant
-        self.device = model.device
+        self.device = model.provider.device
+        self._provider = model.provider
+        self._reasons = model.reasons
 
     @classmethod
     def load(
@@ -90,24 +93,67 @@ class Classifier:
         device: str = "auto",
         variant: str = "auto",
         threads: int | None = None,
+        strict: bool = False,
+        low_memory: bool = False,
+        spin: bool = True,
+        verify: bool = False,
     ) -> Self:
         """Load a bundle or a lone ``.onnx`` that EdgePort wrote.
 
         Args:
             path: the bundle's folder, or the file.
-            device: ``auto`` or ``cpu``.
-            variant: the name of one of the bundle's variants, or ``auto``: the fastest one if that was measured on
-                this machine, else ``fp32``.
-            threads: threads to compute with; None leaves it to ONNX Runtime.
+            device: a device by name (``run-model doctor`` lists them), which must be usable; or ``auto``: CUDA or
+                OpenVINO if one can be used, else ``cpu``. :meth:`explain` tells which and why.
+            variant: the name of one of the bundle's variants; ``int8`` is the one for the device; ``auto`` is the
+                fastest one if that was measured on this machine, or elsewhere with instructions that this machine
+                has, else ``fp32``.
+            threads: threads to compute with; None takes as many as ONNX Runtime finds cores, or fewer where a
+                container allows fewer.
+            strict: raise if any node of the graph would run elsewhere than on ``device``.
+            low_memory: keep no memory between calls and no repacked weights; slower.
+            spin: let idle threads wait for the next call at full load; False leaves the processors to others.
+            verify: replay the bundle's golden images, and raise if the outputs are not PyTorch's.
 
         Raises:
             ManifestError: if the bundle is incomplete, altered, or of a later version.
             InputError: if the device, the variant or the number of threads is not possible.
-            SessionError: if ONNX Runtime is missing or cannot load the model.
+            SessionError: if ONNX Runtime is missing or cannot load the model, or the device cannot be used.
+            ParityError: if ``verify`` fails.
         """
         from edgeport_runtime.loading import load_model
+        from edgeport_runtime.session import SessionSettings
 
-        return cls(load_model(Path(path), device=device, variant=variant, threads=threads))
+        settings = SessionSettings(threads=threads, spins=spin, is_strict=strict, has_low_memory=low_memory)
+        classifier = cls(load_model(Path(path), device=device, variant=variant, settings=settings))
+        if verify:
+            from edgeport_runtime.golden import check
+
+            check(classifier, Path(path))
+        return classifier
+
+    def explain(self) -> dict[str, Any]:
+        """What runs where, and why, as JSON types.
+
+        Returns:
+            ``device``, ``variant``, ``precision`` (what the device executes the variant in), ``reasons`` of the
+            choices, ``threads`` (None: ONNX Runtime's choice), and ``assignment``: for each of ONNX Runtime's
+            providers how many nodes of which operator it runs, None where ONNX Runtime is too old to tell.
+
+        Raises:
+            SessionError: if the classifier was closed.
+        """
+        session = self._opened()
+        assignment = session.assignment
+        return {
+            "device": self.device,
+            "variant": None if self.variant is None else self.variant.name,
+            "precision": self._provider.executed(None if self.variant is None else self.variant.precision),
+            "reasons": list(self._reasons),
+            "threads": session.settings.threads,
+            "assignment": None
+            if assignment is None
+            else {name: dict(Counter(operators).most_common()) for name, operators in assignment.items()},
+        }
 
     def predict(self, image: ImageSource, top_k: int = 5) -> list[Prediction]:
         """Classify one image.
@@ -240,7 +286,9 @@ class Classifier:
         workers = workers or available_cpus()
         if self.device == "cpu" and workers > 1:
             with self._lock:
-                session = self._stream_session = self._stream_session or self._reopen(1)
+                session = self._stream_session = self._stream_session or self._reopen(
+                    replace(session.settings, threads=1)
+                )
         yield from stream_outputs(
             items,
             lambda item: preprocess(item, self.contract.preprocess),

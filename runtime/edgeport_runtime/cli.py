@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _STREAM_FROM = 16
+_DOCTOR = "show the packages, devices, instructions and threads of this machine, and what is wrong with them"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
             sub.add_argument(
                 "--variant", default="auto", metavar="NAME", help="(else the fastest measured here, or fp32)"
             )
+        sub.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, openvino, ... (see doctor)")
         sub.add_argument("--json", action="store_true", help="print one JSON document")
         return sub
 
@@ -53,7 +55,11 @@ def _parser() -> argparse.ArgumentParser:
         "--data", required=True, metavar="PATH", help="a folder of images a class, or a CSV with columns path,labels"
     )
     add("verify", _verify, "replay the golden images on this device and compare with PyTorch's logits")
-    add("info", _info, "show what the bundle says of itself")
+    info = add("info", _info, "show what the bundle says of itself")
+    info.add_argument("--assignment", action="store_true", help="load it, and show what would run where, and why")
+    doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
+    doctor.set_defaults(command=_doctor)
+    doctor.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
 
@@ -71,7 +77,7 @@ def _predict(args: argparse.Namespace) -> int:
     images = _expand(args.images)
     is_counted = len(images) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     results: list[dict[str, Any]] = []
-    with Classifier.load(args.bundle, variant=args.variant) as classifier:
+    with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
         for image, predictions, error in _classify(classifier, images, args.top_k):
             if predictions is None:
                 # One bad image must not cost the others their result; the exit status tells.
@@ -119,7 +125,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.evaluate import evaluate
     from edgeport_runtime.report import print_evaluation
 
-    with Classifier.load(args.bundle, variant=args.variant) as classifier:
+    with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
         result = evaluate(classifier, args.data, on_progress=_show_count if sys.stderr.isatty() else None)
         if args.json:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
@@ -138,7 +144,7 @@ def _show_count(done: int, total: int) -> None:
 def _verify(args: argparse.Namespace) -> int:
     from edgeport_runtime.golden import verify
 
-    report = verify(args.bundle, variant=args.variant)
+    report = verify(args.bundle, variant=args.variant, device=args.device)
     if args.json:
         _print_json(report.to_dict())
     else:
@@ -158,6 +164,8 @@ def _info(args: argparse.Namespace) -> int:
     if Path(args.bundle).is_file():
         return _info_of_file(args)
     manifest = load_manifest(args.bundle)
+    if args.assignment:
+        return _assignment(args)
     if args.json:
         _print_json(manifest.to_dict())
         return DONE
@@ -184,6 +192,37 @@ def _info(args: argparse.Namespace) -> int:
         print(f"from           {source}: {', '.join(names)}")
     print("made with      " + ", ".join(f"{name} {version}" for name, version in versions.items()))
     return DONE
+
+
+def _assignment(args: argparse.Namespace) -> int:
+    from edgeport_runtime.classifier import Classifier
+
+    with Classifier.load(args.bundle, device=args.device) as classifier:
+        told = classifier.explain()
+    if args.json:
+        _print_json(told)
+        return DONE
+    print(f"{told['variant']} on {told['device']}, executed in {told['precision']}")
+    for reason in told["reasons"]:
+        print(f"  {reason}")
+    for name, counts in (told["assignment"] or {}).items():
+        operators = ", ".join(f"{count} {operator}" for operator, count in counts.items())
+        print(f"{name}: {sum(counts.values())} nodes ({operators})")
+    if told["assignment"] is None:
+        print("this onnxruntime does not tell which node runs where; install onnxruntime>=1.24")
+    return DONE
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edgeport_runtime.doctor import diagnose
+    from edgeport_runtime.report import print_diagnosis
+
+    diagnosis = diagnose()
+    if args.json:
+        _print_json(diagnosis)
+    else:
+        print_diagnosis(diagnosis)
+    return ERROR if diagnosis["problems"] else DONE
 
 
 def _info_of_file(args: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeport_runtime.classifier import Classifier
-from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.errors import InputError, ManifestError, ParityError
 from edgeport_runtime.manifest import bundle_file, sha256_of
 from edgeport_runtime.metrics import relative_l2, relative_l2_of_all
 from edgeport_runtime.tasks import decisions
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.manifest import Manifest
 
-__all__ = ["GoldenReport", "replay", "verify"]
+__all__ = ["GoldenReport", "check", "replay", "report_of", "verify"]
 
 _MAX_EXPECTED_BYTES = 256 * 2**20
 
@@ -73,21 +73,43 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
     if Path(bundle).is_file():
         raise InputError(f"{bundle} is one file; verify takes the bundle's folder, which holds the golden images")
     with Classifier.load(bundle, variant=variant, device=device) as classifier:
-        outputs_BK, expected_BK = replay(classifier, Path(bundle))
-        ours, expected = (decisions(values, classifier.contract) for values in (outputs_BK, expected_BK))
-        if classifier.variant is None:
-            raise ManifestError(f"{bundle} is not a bundle")
-        return GoldenReport(
-            variant=classifier.variant.name,
-            device=classifier.device,
-            num_images=len(expected_BK),
-            relative_l2=float(relative_l2(outputs_BK, expected_BK).max())
-            if classifier.variant.quantization is None
-            else relative_l2_of_all(outputs_BK, expected_BK),
-            num_equal=int((ours == expected).all(axis=1).sum()),
-            tolerance=classifier.variant.tolerance,
-            num_equal_needed=classifier.variant.num_equal,
+        return report_of(classifier, Path(bundle))
+
+
+def check(classifier: Classifier, bundle: Path) -> None:
+    """Replay the golden images of a bundle with a classifier that was loaded from it.
+
+    Raises:
+        ManifestError: if the bundle is incomplete or altered.
+        ParityError: if the outputs are not PyTorch's.
+    """
+    report = report_of(classifier, bundle)
+    if not report.passed:
+        precision = classifier.explain()["precision"]
+        raise ParityError(
+            f"{report.variant} on {report.device} (in {precision}) is not what PyTorch computes: relative L2 "
+            f"{report.relative_l2:.2g} (at most {report.tolerance:.1g}), decisions equal on {report.num_equal} of "
+            f"{report.num_images} golden images ({report.num_equal_needed} needed); choose another device or variant"
         )
+
+
+def report_of(classifier: Classifier, bundle: Path) -> GoldenReport:
+    """Replay the golden images; errors as :func:`verify`."""
+    outputs_BK, expected_BK = replay(classifier, bundle)
+    ours, expected = (decisions(values, classifier.contract) for values in (outputs_BK, expected_BK))
+    if classifier.variant is None:
+        raise ManifestError(f"{bundle} is not a bundle")
+    return GoldenReport(
+        variant=classifier.variant.name,
+        device=classifier.device,
+        num_images=len(expected_BK),
+        relative_l2=float(relative_l2(outputs_BK, expected_BK).max())
+        if classifier.variant.quantization is None
+        else relative_l2_of_all(outputs_BK, expected_BK),
+        num_equal=int((ours == expected).all(axis=1).sum()),
+        tolerance=classifier.variant.tolerance,
+        num_equal_needed=classifier.variant.num_equal,
+    )
 
 
 def replay(classifier: Classifier, bundle: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeport_runtime.choice import choose_variant
 from edgeport_runtime.contract import Contract
 from edgeport_runtime.errors import InputError, ManifestError
-from edgeport_runtime.machine import describe_machine
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
     Manifest,
@@ -16,17 +17,17 @@ from edgeport_runtime.manifest import (
     load_manifest,
     sha256_of,
 )
-from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.providers import select_device
 from edgeport_runtime.session import Session
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-__all__ = ["MEASUREMENTS_NAME", "LoadedModel", "load_model"]
+    from edgeport_runtime.providers import Provider
+    from edgeport_runtime.session import SessionSettings
 
-MEASUREMENTS_NAME = "measurements.json"
-_MAX_MEASUREMENTS_BYTES = 2**20
+__all__ = ["LoadedModel", "load_model"]
 
 
 class LoadedModel(NamedTuple):
@@ -34,73 +35,51 @@ class LoadedModel(NamedTuple):
 
     Attributes:
         session: the loaded model.
-        reopen: loads it once more, with another number of threads.
+        reopen: loads it once more, with other settings.
         contract: input and task.
         manifest: of the bundle; None for a lone ``.onnx``.
         variant: the one in use; None for a lone ``.onnx``.
-        device: the one in use.
+        provider: what it runs on.
+        reasons: why this device and this variant.
     """
 
     session: Session
-    reopen: Callable[[int | None], Session]
+    reopen: Callable[[SessionSettings], Session]
     contract: Contract
     manifest: Manifest | None
     variant: Variant | None
-    device: str
+    provider: Provider
+    reasons: tuple[str, ...]
 
 
-def load_model(path: Path, *, device: str, variant: str, threads: int | None) -> LoadedModel:
+def load_model(path: Path, *, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
     """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``."""
+    threads = settings.threads
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
-    provider = resolve_device(device)
+    provider, reasons = select_device(device)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
     if path.is_dir():
         manifest = load_manifest(path)
-        chosen = _choose(manifest, variant, path)
+        chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
         file = _verified_file(path, chosen)
-        has_packed_weights = (chosen.quantization or {}).get("scheme") == "weights only"
+        if (chosen.quantization or {}).get("scheme") == "weights only":
+            settings = replace(settings, unpack_weights=True)
+        reasons += (f"{chosen.name}: {reason}",)
+        contract: Contract | None = manifest.contract
+    else:
+        if variant != "auto":
+            raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+        manifest, chosen, file, contract = None, None, path, None
 
-        def reopen(threads: int | None) -> Session:
-            return Session(file, provider=provider, threads=threads, unpack_weights=has_packed_weights)
+    def reopen(settings: SessionSettings) -> Session:
+        return Session(file, provider=provider, settings=settings)
 
-        session = reopen(threads)
-        _check_graph(session, manifest.contract, file)
-        return LoadedModel(session, reopen, manifest.contract, manifest, chosen, provider.device)
-    if variant != "auto":
-        raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
-
-    def reopen_file(threads: int | None) -> Session:
-        return Session(path, provider=provider, threads=threads)
-
-    session = reopen_file(threads)
-    contract = _embedded_contract(session, path)
-    _check_graph(session, contract, path)
-    return LoadedModel(session, reopen_file, contract, None, None, provider.device)
-
-
-def _choose(manifest: Manifest, name: str, bundle: Path) -> Variant:
-    if name == "auto":
-        name = _fastest_here(bundle, [v.name for v in manifest.variants]) or manifest.variants[0].name
-    for variant in manifest.variants:
-        if variant.name == name:
-            return variant
-    raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
-
-
-def _fastest_here(bundle: Path, known: list[str]) -> str | None:
-    """The variant that was measured to be the fastest, if that was on this machine and it is faster than ``fp32``."""
-    try:
-        with (bundle / MEASUREMENTS_NAME).open("rb") as file:
-            measured = json.loads(file.read(_MAX_MEASUREMENTS_BYTES))
-        if measured["machine"] != describe_machine():
-            return None
-        variants = {name: v for name, v in measured["variants"].items() if name in known and v.get("is_faster")}
-        times = {name: float(v["latency_ms"]) for name, v in variants.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None  # it may be deleted, and nothing depends on it
-    return min(times, key=lambda name: times[name]) if times else None
+    session = reopen(settings)
+    contract = contract or _embedded_contract(session, path)
+    _check_graph(session, contract, file)
+    return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
 
 
 def _verified_file(bundle: Path, variant: Variant) -> Path:

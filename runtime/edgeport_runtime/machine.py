@@ -7,9 +7,10 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_cpus", "describe_machine"]
+__all__ = ["available_cpus", "describe_machine", "instruction_sets", "is_x86"]
 
 _ROOT = Path("/")
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def describe_machine() -> dict[str, str | int]:
@@ -26,6 +27,20 @@ def available_cpus(root: Path = _ROOT) -> int:
     limit = _cgroup_limit(root)
     allowed = _allowed_cpus()
     return allowed if limit is None else max(1, min(allowed, math.ceil(limit)))
+
+
+def is_x86() -> bool:
+    """True on x86-64."""
+    return platform.machine().lower() in ("x86_64", "amd64")
+
+
+def instruction_sets() -> frozenset[str] | None:
+    """Linux's names of the processor's extensions, such as ``avx512_vnni``; None where it does not tell."""
+    for line in (_read(_CPUINFO) or "").splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return None
 
 
 def _allowed_cpus() -> int:
@@ -70,7 +85,7 @@ def _read(path: Path) -> str | None:
 
 
 def _cpu_name() -> str:
-    for line in (_read(Path("/proc/cpuinfo")) or "").splitlines():
+    for line in (_read(_CPUINFO) or "").splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.processor()

@@ -1,33 +1,241 @@
-"""The devices that a session can run on: one table, one entry each."""
+"""The devices that a session can run on: one table, one entry each, and why one can or cannot be used here.
+
+A device is asked for by name and never replaced in silence: ONNX Runtime runs on the CPU where a provider is missing or
+broken, so that everything is checked before a session is made, and what it assigned to whom is read back afterwards.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import importlib
+import json
+import platform
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from edgeport_runtime.errors import InputError
+from edgeport_runtime.errors import InputError, SessionError
 
-__all__ = ["PROVIDERS", "Provider", "resolve_device"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = [
+    "CPU",
+    "PROVIDERS",
+    "Provider",
+    "Selection",
+    "find_provider",
+    "options_of",
+    "plugin_devices",
+    "select_device",
+    "unusable",
+]
 
 
 class Provider(NamedTuple):
-    """A device by its name, and ONNX Runtime's name for what executes there."""
+    """One way to run a model.
+
+    Attributes:
+        device: its name here.
+        ort_name: ONNX Runtime's name for what executes there.
+        install: what brings it.
+        executes: precisions it computes in, the first being what float32 models run in.
+        options: of the provider, by ONNX Runtime's names; units are in the comments.
+        plugin: Python package that holds it as a library to be registered; None if it is compiled in.
+        hardware: what a plugin's device must be.
+        threads_option: the provider's own option for the number of threads, where it has a pool of its own.
+    """
 
     device: str
     ort_name: str
+    install: str
+    executes: tuple[str, ...]
+    options: Mapping[str, str] = {}
+    plugin: str | None = None
+    hardware: str = "CPU"
+    threads_option: str | None = None
+
+    def executed(self, precision: str | None) -> str:
+        """The precision that a variant is executed in: a float32 model in what the device prefers."""
+        if precision is None or precision.endswith("float32"):
+            return self.executes[0]
+        return precision
 
 
-PROVIDERS = (Provider("cpu", "CPUExecutionProvider"),)
+def _openvino(device: str, hardware: str, *executes: str) -> Provider:
+    return Provider(
+        device,
+        "OpenVINOExecutionProvider",
+        "pip install 'edgeport[openvino]' (an Intel processor, or its GPU or NPU)",
+        executes,
+        plugin="onnxruntime_ep_openvino",
+        hardware=hardware,
+    )
 
 
-def resolve_device(device: str) -> Provider:
-    """The provider for a device name; ``auto`` takes the first of the table.
+CPU = Provider("cpu", "CPUExecutionProvider", "pip install 'edgeport[cpu]'", ("float32", "int8"))
+
+PROVIDERS: tuple[Provider, ...] = (
+    CPU,
+    # bfloat16 where the processor has it: OpenVINO's own choice, which parity must allow for.
+    _openvino("openvino", "CPU", "bfloat16 or float32", "int8"),
+    _openvino("openvino-gpu", "GPU", "float16", "int8"),
+    _openvino("openvino-npu", "NPU", "float16", "int8"),
+    Provider(
+        "cuda",
+        "CUDAExecutionProvider",
+        "pip install 'edgeport[gpu]' in an environment without onnxruntime, and NVIDIA's driver, CUDA and cuDNN",
+        ("float32", "float16"),
+        {
+            "use_tf32": "0",  # its 10 bits of mantissa would not pass for float32
+            "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search takes seconds at each new batch size
+        },
+    ),
+    Provider(
+        "tensorrt",
+        "TensorrtExecutionProvider",
+        "pip install 'edgeport[gpu]' in an environment without onnxruntime, and NVIDIA's TensorRT libraries",
+        ("float32", "float16", "int8"),
+    ),
+    Provider(
+        "coreml",
+        "CoreMLExecutionProvider",
+        "pip install 'edgeport[cpu]' on macOS",
+        ("float16", "float32"),
+        {"ModelFormat": "MLProgram"},
+    ),
+    Provider("directml", "DmlExecutionProvider", "pip install onnxruntime-directml on Windows", ("float32", "float16")),
+    Provider(
+        "xnnpack",
+        "XnnpackExecutionProvider",
+        "a build of ONNX Runtime with --use_xnnpack, as on Android and iOS",
+        ("float32", "int8"),
+        threads_option="intra_op_num_threads",
+    ),
+    Provider(
+        "qnn",
+        "QNNExecutionProvider",
+        "pip install onnxruntime-qnn on a Qualcomm processor",
+        ("int8", "float16"),
+        {"backend_type": "htp"},
+    ),
+    Provider(
+        "webgpu",
+        "WebGpuExecutionProvider",
+        "pip install onnxruntime-ep-webgpu, and on Linux a Vulkan driver",
+        ("float32", "float16"),
+        plugin="onnxruntime_ep_webgpu",
+        hardware="GPU",
+    ),
+)
+
+# What `auto` tries, in this order, before the CPU.
+_PREFERRED = ("cuda", "openvino")
+
+
+class Selection(NamedTuple):
+    """A device that was chosen, and why."""
+
+    provider: Provider
+    reasons: tuple[str, ...]
+
+
+def find_provider(device: str) -> Provider:
+    """The table's entry.
 
     Raises:
         InputError: if there is no such device.
     """
-    if device == "auto":
-        return PROVIDERS[0]
     for provider in PROVIDERS:
         if provider.device == device:
             return provider
     raise InputError(f"unknown device {device!r}; choose one of auto, {', '.join(p.device for p in PROVIDERS)}")
+
+
+def select_device(device: str) -> Selection:
+    """The device to use.
+
+    Args:
+        device: a name of the table, or ``auto``: the first of CUDA and OpenVINO that can be used, else the CPU.
+
+    Raises:
+        InputError: if there is no such device.
+        SessionError: with the remedy, if it cannot be used here.
+    """
+    if device != "auto":
+        provider = find_provider(device)
+        reason = unusable(provider)
+        if reason is not None:
+            raise SessionError(f"device {device!r} cannot be used here: {reason}")
+        return Selection(provider, (f"{device} was asked for",))
+    reasons: list[str] = []
+    for name in _PREFERRED:
+        provider = find_provider(name)
+        reason = unusable(provider)
+        if reason is None:
+            return Selection(provider, (*reasons, f"{name} can be used"))
+        reasons.append(f"not {name}: {reason}")
+    return Selection(CPU, (*reasons, "cpu: always there"))
+
+
+def unusable(provider: Provider) -> str | None:
+    """Why a provider cannot be used on this machine, with the remedy; None if it can."""
+    from edgeport_runtime.session import import_onnxruntime
+
+    ort = import_onnxruntime()
+    if provider.plugin is None:
+        if provider.ort_name in ort.get_available_providers():
+            return None
+        return f"this onnxruntime is built without {provider.ort_name}; {provider.install}"
+    try:
+        devices = plugin_devices(ort, provider)
+    except SessionError as error:
+        return str(error)
+    if devices:
+        return None
+    return (
+        f"{provider.plugin} finds no {provider.hardware} that it supports on this machine "
+        f"({platform.machine()}); {provider.install}"
+    )
+
+
+def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
+    """ONNX Runtime's devices of a plugin, which is registered if it is not yet.
+
+    Raises:
+        SessionError: with the remedy, if the package is missing or its library does not load.
+    """
+    assert provider.plugin is not None
+    if not hasattr(ort, "register_execution_provider_library"):
+        raise SessionError(f"onnxruntime {ort.__version__} takes no plugins; install onnxruntime>=1.24")
+    try:
+        package = importlib.import_module(provider.plugin)
+    except ImportError as error:
+        missing = isinstance(error, ModuleNotFoundError) and error.name == provider.plugin
+        what = "is not installed" if missing else f"does not import ({error})"
+        raise SessionError(f"{provider.plugin} {what}; {provider.install}") from None
+    if provider.plugin not in _registered:
+        try:
+            ort.register_execution_provider_library(provider.plugin, str(package.get_library_path()))
+        except Exception as error:  # noqa: BLE001  its exceptions share no base class
+            message = " ".join(str(error).split())
+            raise SessionError(f"{provider.plugin} does not load: {message}; {provider.install}") from None
+        _registered.add(provider.plugin)  # a second time raises
+    return [
+        device
+        for device in ort.get_ep_devices()
+        if device.ep_name == provider.ort_name and device.device.type.name == provider.hardware
+    ]
+
+
+def options_of(provider: Provider, threads: int | None) -> dict[str, str]:
+    """The provider's options for a session with that many threads."""
+    options = dict(provider.options)
+    if threads is not None and provider.threads_option is not None:
+        options[provider.threads_option] = str(threads)
+    if provider.ort_name == "OpenVINOExecutionProvider":
+        settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY"}
+        if threads is not None and provider.hardware == "CPU":
+            settings["INFERENCE_NUM_THREADS"] = str(threads)
+        options["load_config"] = json.dumps({provider.hardware: settings})
+    return options
+
+
+_registered: set[str] = set()

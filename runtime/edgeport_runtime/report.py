@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.evaluate import BinaryEvaluation, MulticlassEvaluation
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edgeport_runtime.classifier import Prediction
     from edgeport_runtime.contract import Contract
     from edgeport_runtime.evaluate import Evaluation, MultilabelEvaluation
 
-__all__ = ["describe_input", "print_evaluation", "print_predictions"]
+__all__ = ["describe_input", "print_diagnosis", "print_evaluation", "print_predictions"]
 
 _NUM_CONFUSIONS = 5
 
@@ -27,6 +27,22 @@ def describe_input(contract: Contract) -> str:
         f"resize {resize} {spec.resize_size} ({spec.interpolation}), "
         f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
     )
+
+
+def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
+    """The machine, a line for each package, device and problem."""
+    machine, cpus = diagnosis["machine"], diagnosis["cpus"]
+    print(f"machine        {machine['cpu']}, {machine['system']}, Python {diagnosis['python']}")
+    sets = diagnosis["instruction_sets"]
+    told = "not told by this system" if sets is None else ", ".join(sets) or "none that matter here"
+    print(f"instructions   {told}")
+    limited = "" if cpus["allowed"] == cpus["machine"] else f" of {cpus['machine']}, by affinity or container"
+    print(f"processors     {cpus['allowed']}{limited}")
+    print("packages       " + ", ".join(f"{name} {version}" for name, version in diagnosis["packages"].items()))
+    for device, reason in diagnosis["devices"].items():
+        print(f"device         {device}: {'can be used' if reason is None else f'no: {reason}'}")
+    for problem in diagnosis["problems"]:
+        print(f"PROBLEM        {problem}")
 
 
 def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.contract import OUTPUTS
 from edgeport_runtime.errors import ManifestError, SessionError
+from edgeport_runtime.machine import available_cpus
+from edgeport_runtime.providers import CPU, options_of, plugin_devices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.providers import Provider
 
-__all__ = ["INPUT_NAME", "Session", "import_onnxruntime"]
+__all__ = ["INPUT_NAME", "Session", "SessionSettings", "import_onnxruntime"]
 
 INPUT_NAME = "image"
 _LOG_FATAL = 4  # errors reach the caller as exceptions; ONNX Runtime need not print them as well
@@ -37,34 +41,44 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionSettings:
+    """How a session runs.
+
+    Attributes:
+        threads: threads within an operator; None for as many as the processors that this process may use.
+        spins: idle threads wait for the next call at full load for a while. Latency is a little better, and the
+            processors are not there for others.
+        is_strict: refuse a model of which the device cannot run every node.
+        has_low_memory: no arena, no repacked weights: less memory, and slower.
+        unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
+            ONNX Runtime does it on every call.
+    """
+
+    threads: int | None = None
+    spins: bool = True
+    is_strict: bool = False
+    has_low_memory: bool = False
+    unpack_weights: bool = False
+
+
 class Session:
     """One loaded model. ``run`` may be called from several threads at once.
 
     Args:
         path: the ``.onnx`` file.
         provider: what to run it on.
-        threads: threads within an operator, None for ONNX Runtime's choice.
-        unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
-            ONNX Runtime does it on every call.
+        settings: how.
 
     Raises:
-        SessionError: if ONNX Runtime is missing or refuses the file.
+        SessionError: if ONNX Runtime is missing or refuses the file, or the device does not run it.
         ManifestError: if the graph does not have EdgePort's input and output.
     """
 
-    def __init__(self, path: Path, *, provider: Provider, threads: int | None, unpack_weights: bool = False) -> None:
-        ort = import_onnxruntime()
-        options = ort.SessionOptions()
-        options.log_severity_level = _LOG_FATAL
-        if unpack_weights:
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        if threads is not None:
-            options.intra_op_num_threads = threads
-        try:
-            self._session = ort.InferenceSession(str(path), options, providers=[provider.ort_name])
-        except Exception as error:  # noqa: BLE001  its exceptions share no base class
-            version = ort.__version__
-            raise SessionError(f"{path} is not a model that ONNX Runtime {version} loads: {_one_line(error)}") from None
+    def __init__(self, path: Path, *, provider: Provider, settings: SessionSettings | None = None) -> None:
+        self.settings = settings or SessionSettings()
+        self._session = _make_session(path, provider, self.settings)
+        self.assignment = _assignment(self._session)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != [INPUT_NAME] or len(outputs) != 1 or outputs[0].name not in OUTPUTS:
             raise ManifestError(
@@ -86,6 +100,65 @@ class Session:
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
             raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
         return outputs_BK
+
+
+def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> Any:
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_FATAL
+    threads = settings.threads or _limited_threads()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if settings.unpack_weights:
+        entries["session.disable_quant_qdq"] = "1"
+    if not settings.spins:
+        entries["session.intra_op.allow_spinning"] = "0"
+    if settings.has_low_memory:
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        entries["session.disable_prepacking"] = "1"
+    if settings.is_strict and provider.ort_name != CPU.ort_name:
+        entries["session.disable_cpu_ep_fallback"] = "1"
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    providers = None
+    if provider.plugin is None:
+        providers = [(provider.ort_name, options_of(provider, threads))]
+    else:
+        # By its name in `providers` a plugin would be left out without a word.
+        options.add_provider_for_devices(plugin_devices(ort, provider)[:1], options_of(provider, threads))
+    try:
+        session = ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # noqa: BLE001  its exceptions share no base class
+        message = _one_line(error)
+        if settings.is_strict and "fallback to CPU EP has been explicitly disabled" in message:
+            raise SessionError(
+                f"{provider.device} does not run every node of {path}, and strict was asked for; without strict "
+                "the others run on the CPU, and explain() names them"
+            ) from None
+        raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {message}") from None
+    # A provider whose libraries do not load is left out with a warning only.
+    if provider.ort_name not in session.get_providers():
+        raise SessionError(
+            f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
+            f"load here; {provider.install}"
+        )
+    return session
+
+
+def _limited_threads() -> int | None:
+    """ONNX Runtime counts the machine's cores: where fewer may be used, it is told how many."""
+    allowed = available_cpus()
+    return allowed if allowed < (os.cpu_count() or 1) else None
+
+
+def _assignment(session: Any) -> dict[str, list[str]] | None:
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None  # before ONNX Runtime 1.24
+    nodes: dict[str, list[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        nodes.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+    return nodes
 
 
 def _one_line(error: Exception) -> str:

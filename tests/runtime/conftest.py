@@ -67,7 +67,9 @@ def task_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Task, s
         weights, labels = folder / f"{task}.pth", folder / f"{task}.txt"
         torch.save(make_module(task).state_dict(), weights)
         labels.write_text("no\nyes\n" if task == "binary" else "a\nb\nc\nd\n")
-        config = ExportConfig(architecture="lenet5", output=Path(), weights=weights, labels=labels, task=task)
+        config = ExportConfig(
+            architecture="lenet5", output=Path(), weights=weights, labels=labels, task=task, quantize=()
+        )
         for place in ("runtime", "in-graph"):
             output = folder / f"{task}-{place}"
             made[task, place] = export(replace(config, output=output, activation=place))  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ def classifier(lenet5: ExportResult) -> Iterator[Classifier]:
 def batch_of_four(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """LeNet-5 of the very same weights as the lenet5 bundle, for batches of four only."""
     output = tmp_path_factory.mktemp("bundles") / "four"
-    return export(ExportConfig(architecture="lenet5", output=output, batch=4))
+    return export(ExportConfig(architecture="lenet5", output=output, batch=4, quantize=()))
 
 
 def _inputs(num: int) -> NDArray[np.float32]:

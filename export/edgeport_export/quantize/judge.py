@@ -13,7 +13,7 @@ from edgeport_export.model_file import save_model
 from edgeport_export.quantize.drop import Drop, measure_drop
 from edgeport_runtime.metrics import relative_l2_of_all
 from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.providers import resolve_device
+from edgeport_runtime.providers import CPU
 from edgeport_runtime.session import Session
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.float32]], NDArray[n
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.onnx"
         save_model(model, path, check=False, keep=True)
-        return Session(path, provider=resolve_device("cpu"), threads=None).run
+        return Session(path, provider=CPU).run
 
 
 def _joined(
