@@ -2,33 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 import resource
 import statistics
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from edgeport_runtime.timing import time_in_turn
 
-    from numpy.typing import NDArray
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
     from edgeport_runtime.classifier import Classifier
 
 __all__ = ["latencies", "peak_memory_bytes"]
 
-_WARM_UPS, _RUNS, _ROUNDS = 2, 3, 5
-_MIN_ROUNDS, _ENOUGH_S = 2, 30.0
-_REST_S = 0.08  # ONNX Runtime's threads spin after a call and would take the cores from the next contender
+_ROUNDS, _ENOUGH_S = 5, 30.0
 _FASTER = 1.05  # what is not at least 5% faster is not told from noise
 
 
 def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]]:
     """Median time of a call of ``outputs`` at the smallest batch the model takes, each variant in turn.
-
-    Every turn begins with a rest of 80 ms and two calls that do not count.
 
     Args:
         classifiers: by the variant's name, ``fp32`` first.
@@ -40,16 +36,8 @@ def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]
     contract = next(iter(classifiers.values())).contract
     spec, batch = contract.preprocess, contract.batch or 1
     x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
-    times: dict[str, list[float]] = {name: [] for name in classifiers}
-    start = time.perf_counter()
-    num_rounds = _ROUNDS if len(classifiers) > 1 else 1
-    for done in range(num_rounds):
-        if done >= _MIN_ROUNDS and time.perf_counter() - start > _ENOUGH_S:
-            break
-        for name, classifier in classifiers.items():
-            time.sleep(_REST_S)
-            turn = [_time_ms(classifier.outputs, x_BCHW) for _ in range(_WARM_UPS + _RUNS)]
-            times[name] += turn[_WARM_UPS:]
+    calls = {name: functools.partial(classifier.outputs, x_BCHW) for name, classifier in classifiers.items()}
+    times = time_in_turn(calls, rounds=_ROUNDS if len(calls) > 1 else 1, enough_s=_ENOUGH_S)
     first = statistics.median(next(iter(times.values())))
     measured: dict[str, dict[str, Any]] = {}
     for name, values in times.items():
@@ -69,9 +57,3 @@ def peak_memory_bytes() -> int:
     """Largest resident size of this process so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _time_ms(call: Callable[[NDArray[np.float32]], object], x_BCHW: NDArray[np.float32]) -> float:
-    start = time.perf_counter()
-    call(x_BCHW)
-    return (time.perf_counter() - start) * 1e3

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _STREAM_FROM = 16
+_TUNE = "find the fastest variant, device and number of threads on this machine, and use it from now on"
 _DOCTOR = "show the packages, devices, instructions and threads of this machine, and what is wrong with them"
 
 
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
     add("verify", _verify, "replay the golden images on this device and compare with PyTorch's logits")
     info = add("info", _info, "show what the bundle says of itself")
     info.add_argument("--assignment", action="store_true", help="load it, and show what would run where, and why")
+    tune = commands.add_parser("tune", help=_TUNE, description=_TUNE, allow_abbrev=False)
+    tune.set_defaults(command=_tune)
+    tune.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made")
+    tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="images a call (default 1)")
+    tune.add_argument("--json", action="store_true", help="print one JSON document")
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
@@ -136,8 +142,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _show_count(done: int, total: int) -> None:
-    sys.stderr.write(f"\r{done}/{total} images" + ("\n" if done == total else ""))
+def _show_count(done: int, total: int, what: str = "images") -> None:
+    sys.stderr.write(f"\r{done}/{total} {what}" + ("\n" if done == total else ""))
     sys.stderr.flush()
 
 
@@ -211,6 +217,31 @@ def _assignment(args: argparse.Namespace) -> int:
     if told["assignment"] is None:
         print("this onnxruntime does not tell which node runs where; install onnxruntime>=1.24")
     return DONE
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.tune import tune
+
+    show = (lambda done, total: _show_count(done, total, "turns")) if sys.stderr.isatty() else None
+    findings, file = tune(Path(args.bundle), batch=args.batch, on_progress=show)
+    if args.json:
+        _print_json({**findings, "file": None if file is None else str(file)})
+        return DONE
+    for entry in findings["contenders"]:
+        print(f"{entry['latency_ms']:10.3f} ms  {_contender(entry)}")
+    for name, reason in findings["excluded"].items():
+        print(f"         -     {name}: {reason}")
+    print(f"fastest at batch {findings['batch']}: {_contender(findings['winner'])}")
+    if file is None:
+        print("not remembered: the cache folder cannot be written; set EDGEPORT_CACHE to one that can", file=sys.stderr)
+    return DONE
+
+
+def _contender(entry: dict[str, Any]) -> str:
+    threads = "" if entry["threads"] is None else f", {entry['threads']} threads"
+    return f"{entry['variant']} on {entry['device']}{threads}"
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -11,14 +11,16 @@ from edgeport_runtime.contract import Contract
 from edgeport_runtime.errors import InputError, ManifestError
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
+    MANIFEST_NAME,
     Manifest,
     Variant,
     bundle_file,
     load_manifest,
     sha256_of,
 )
-from edgeport_runtime.providers import select_device
+from edgeport_runtime.providers import PROVIDERS, find_provider, select_device, unusable
 from edgeport_runtime.session import Session
+from edgeport_runtime.tune import find_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.providers import Provider
     from edgeport_runtime.session import SessionSettings
+    from edgeport_runtime.tune import Tuned
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -57,9 +60,15 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     threads = settings.threads
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
-    provider, reasons = select_device(device)
     if not path.exists():
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
+    tuned = _tuned(path, device, variant)
+    if tuned is None:
+        provider, reasons = select_device(device)
+    else:
+        provider, reasons = find_provider(tuned.device), ("run-model tune found this to be the fastest here",)
+        variant = tuned.variant
+        settings = replace(settings, threads=threads or tuned.threads)
     if path.is_dir():
         manifest = load_manifest(path)
         chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
@@ -80,6 +89,18 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     contract = contract or _embedded_contract(session, path)
     _check_graph(session, contract, file)
     return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
+
+
+def _tuned(path: Path, device: str, variant: str) -> Tuned | None:
+    """What was found to be the fastest here, where it is what was asked for and can still be used."""
+    if "auto" not in (device, variant) or not (path / MANIFEST_NAME).is_file():
+        return None
+    tuned = find_tuned(path)
+    if tuned is None or device not in ("auto", tuned.device) or variant not in ("auto", tuned.variant):
+        return None
+    is_known = any(provider.device == tuned.device and unusable(provider) is None for provider in PROVIDERS)
+    has_variant = any(known.name == tuned.variant for known in load_manifest(path).variants)
+    return tuned if is_known and has_variant else None
 
 
 def _verified_file(bundle: Path, variant: Variant) -> Path:

@@ -1,0 +1,57 @@
+"""Times that can be compared: contenders in turn, each rested and warmed before it counts."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+__all__ = ["time_in_turn"]
+
+_REST_S = 0.08  # ONNX Runtime's threads spin after a call and would take the cores from the next contender
+_WARM_UPS = 2
+_MIN_ROUNDS = 2
+
+
+def time_in_turn(
+    contenders: Mapping[str, Callable[[], object]],
+    *,
+    rounds: int,
+    calls: int = 3,
+    enough_s: float = float("inf"),
+    on_progress: Callable[[int, int], None] | None = None,
+) -> dict[str, list[float]]:
+    """Call every contender in turn, several rounds.
+
+    Each turn begins with a rest of 80 ms and two calls that do not count.
+
+    Args:
+        contenders: by name.
+        rounds: turns of each.
+        calls: calls of a turn that count.
+        enough_s: no further round begins after so many seconds, two aside.
+        on_progress: called with (turns done, all turns).
+
+    Returns:
+        Milliseconds of every call that counts, by name.
+    """
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    start = time.perf_counter()
+    for done in range(rounds):
+        if done >= _MIN_ROUNDS and time.perf_counter() - start > enough_s:
+            break
+        for number, (name, call) in enumerate(contenders.items()):
+            time.sleep(_REST_S)
+            turn = [_time_ms(call) for _ in range(_WARM_UPS + calls)]
+            times[name] += turn[_WARM_UPS:]
+            if on_progress is not None:
+                on_progress(done * len(contenders) + number + 1, rounds * len(contenders))
+    return times
+
+
+def _time_ms(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return (time.perf_counter() - start) * 1e3
