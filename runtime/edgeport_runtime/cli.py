@@ -9,6 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.console import DONE, ERROR, PARITY, run_command
+from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -20,6 +21,7 @@ __all__ = ["main"]
 
 _STREAM_FROM = 16
 _TUNE = "find the fastest variant, device and number of threads on this machine, and use it from now on"
+_BENCH = "time the variants on devices of this machine, in turn, with their memory and time to start"
 _DOCTOR = "show the packages, devices, instructions and threads of this machine, and what is wrong with them"
 
 
@@ -63,6 +65,15 @@ def _parser() -> argparse.ArgumentParser:
     tune.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made")
     tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="images a call (default 1)")
     tune.add_argument("--json", action="store_true", help="print one JSON document")
+    bench = commands.add_parser("bench", help=_BENCH, description=_BENCH, allow_abbrev=False)
+    bench.set_defaults(command=_bench)
+    bench.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made")
+    bench.add_argument("--variant", nargs="+", metavar="NAME", help="(default: all)")
+    bench.add_argument("--device", nargs="+", default=["auto"], metavar="NAME", help="(default auto)")
+    bench.add_argument("--batch", nargs="+", type=_positive, default=[1, 8], metavar="N", help="(default 1 8)")
+    bench.add_argument("--rounds", type=_positive, default=10, metavar="N", help="turns, 3 calls each (default 10)")
+    bench.add_argument("--plot", metavar="FILE", help="write a bar chart (SVG)")
+    bench.add_argument("--json", action="store_true", help="print one JSON document")
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
@@ -114,7 +125,6 @@ def _expand(paths: list[str]) -> list[str]:
 def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable[StreamResult]:
     """A stream, but for a few images, for which threads and a session of their own would take longer."""
     from edgeport_runtime.classifier import StreamResult
-    from edgeport_runtime.errors import InputError
 
     if len(images) >= _STREAM_FROM:
         yield from classifier.stream(images, top_k=top_k)
@@ -236,6 +246,32 @@ def _tune(args: argparse.Namespace) -> int:
     print(f"fastest at batch {findings['batch']}: {_contender(findings['winner'])}")
     if file is None:
         print("not remembered: the cache folder cannot be written; set EDGEPORT_CACHE to one that can", file=sys.stderr)
+    return DONE
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.bench import bench, plot
+    from edgeport_runtime.report import print_benchmark
+
+    if args.plot is not None and not Path(args.plot).absolute().parent.is_dir():
+        raise InputError(f"--plot: the folder of {args.plot} does not exist")
+    show = (lambda done, total: _show_count(done, total, "turns")) if sys.stderr.isatty() else None
+    result = bench(
+        Path(args.bundle),
+        variants=args.variant,
+        devices=args.device,
+        batches=args.batch,
+        rounds=args.rounds,
+        on_progress=show,
+    )
+    if args.plot is not None:
+        Path(args.plot).write_text(plot(result, Path(args.bundle).absolute().name), encoding="utf-8")
+    if args.json:
+        _print_json(result)
+    else:
+        print_benchmark(result)
     return DONE
 
 

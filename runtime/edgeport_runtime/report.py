@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.contract import Contract
     from edgeport_runtime.evaluate import Evaluation, MultilabelEvaluation
 
-__all__ = ["describe_input", "print_diagnosis", "print_evaluation", "print_predictions"]
+__all__ = ["describe_input", "print_benchmark", "print_diagnosis", "print_evaluation", "print_predictions"]
 
 _NUM_CONFUSIONS = 5
 
@@ -43,6 +43,25 @@ def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
         print(f"device         {device}: {'can be used' if reason is None else f'no: {reason}'}")
     for problem in diagnosis["problems"]:
         print(f"PROBLEM        {problem}")
+
+
+def print_benchmark(result: Mapping[str, Any]) -> None:
+    """A line for each variant, device and batch size."""
+    machine = result["machine"]
+    print(f"{machine['cpu']}, {machine['num_cpus']} processors, onnxruntime {result['versions']['onnxruntime']}")
+    print(
+        f"{'variant':<14} {'device':<8} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>9} "
+        f"{'ratio':>6} {'start ms':>8} {'MB':>6}"
+    )
+    for row in result["rows"]:
+        peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
+        print(
+            f"{row['variant']:<14} {row['device']:<8} {row['batch']:>5} {row['p50_ms']:>9.3f} {row['p90_ms']:>9.3f} "
+            f"{row['p99_ms']:>9.3f} {row['images_per_s']:>9.1f} {row['times_first']:>5.2f}x {row['start_ms']:>8.0f} "
+            f"{peak:>6}"
+        )
+    for name, reason in result["excluded"].items():
+        print(f"not timed: {name}: {reason}")
 
 
 def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:

@@ -1,0 +1,62 @@
+"""One model in a process of its own: how long until its first prediction, and how much memory it takes.
+
+python -m edgeport_runtime.process BUNDLE VARIANT DEVICE BATCH
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["measure_process"]
+
+
+def measure_process(bundle: Path, *, variant: str, device: str, batch: int) -> dict[str, Any]:
+    """Start a process that loads a variant and runs it once.
+
+    Returns:
+        ``start_ms``, from the start of the process to its first outputs, and ``peak_bytes``, its largest resident size
+        (None where the system does not tell).
+
+    Raises:
+        SessionError: if the process fails.
+    """
+    from edgeport_runtime.errors import SessionError
+
+    command = [sys.executable, "-m", "edgeport_runtime.process", str(bundle), variant, device, str(batch)]
+    start = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own module
+    if done.returncode != 0:
+        raise SessionError(f"{variant} on {device} fails in a process of its own: {done.stderr.strip()[-500:]}")
+    told = json.loads(done.stdout)
+    return {"start_ms": round((told["done"] - start) * 1e3, 1), "peak_bytes": told["peak_bytes"]}
+
+
+def _main(bundle: str, variant: str, device: str, batch: str) -> None:
+    import numpy as np
+
+    from edgeport_runtime.classifier import Classifier
+
+    with Classifier.load(bundle, variant=variant, device=device, spin=False) as classifier:
+        spec = classifier.contract.preprocess
+        classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
+        json.dump({"done": time.time(), "peak_bytes": _peak_bytes()}, sys.stdout)
+
+
+def _peak_bytes() -> int | None:
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
