@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import resource
 import statistics
-import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.classifier import Classifier
 
-__all__ = ["latencies", "peak_memory_bytes"]
+__all__ = ["latencies"]
 
 _ROUNDS, _ENOUGH_S = 5, 30.0
 _FASTER = 1.05  # what is not at least 5% faster is not told from noise
@@ -51,9 +49,3 @@ def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]
         if len(measured) > 1:
             measured[name] |= {"times_fp32": round(first / median, 3), "is_faster": first / median >= _FASTER}
     return measured
-
-
-def peak_memory_bytes() -> int:
-    """Largest resident size of this process so far."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -17,7 +17,7 @@ from edgeport_export.bundle import place, prepare_target, staging
 from edgeport_export.chain import Chain
 from edgeport_export.config import ExportConfig
 from edgeport_export.inputs import golden_files, make_batches, reference_input
-from edgeport_export.measure import latencies, peak_memory_bytes
+from edgeport_export.measure import latencies
 from edgeport_export.model_file import data_beside, move_model
 from edgeport_export.parity import FLOAT32_LIMITS
 from edgeport_export.progress import Progress
@@ -28,7 +28,7 @@ from edgeport_export.variants import Workshop, plan_variants
 from edgeport_runtime.choice import MEASUREMENTS_NAME
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
-from edgeport_runtime.machine import describe_machine
+from edgeport_runtime.machine import describe_machine, peak_memory_bytes
 from edgeport_runtime.manifest import MANIFEST_NAME, DataFile, Golden, GoldenImage, Manifest, Variant, sha256_of
 
 if TYPE_CHECKING:

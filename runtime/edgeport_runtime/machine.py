@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_cpus", "describe_machine", "instruction_sets", "is_x86"]
+__all__ = ["available_cpus", "describe_machine", "instruction_sets", "is_x86", "peak_memory_bytes"]
 
 _ROOT = Path("/")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -27,6 +27,19 @@ def available_cpus(root: Path = _ROOT) -> int:
     limit = _cgroup_limit(root)
     allowed = _allowed_cpus()
     return allowed if limit is None else max(1, min(allowed, math.ceil(limit)))
+
+
+def peak_memory_bytes() -> int | None:
+    """Largest resident size of this process so far; None where the system does not tell."""
+    for line in (_read(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith("VmHWM:"):  # ru_maxrss would begin with the size of the process that started this one
+            return int(line.split()[1]) * 1024
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
 
 
 def is_x86() -> bool:

@@ -42,20 +42,12 @@ def _main(bundle: str, variant: str, device: str, batch: str) -> None:
     import numpy as np
 
     from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.machine import peak_memory_bytes
 
     with Classifier.load(bundle, variant=variant, device=device, spin=False) as classifier:
         spec = classifier.contract.preprocess
         classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
-        json.dump({"done": time.time(), "peak_bytes": _peak_bytes()}, sys.stdout)
-
-
-def _peak_bytes() -> int | None:
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+        json.dump({"done": time.time(), "peak_bytes": peak_memory_bytes()}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,149 @@
+"""What the runtime adds to a bare session, and what its settings cost: overhead, spinning, memory, streams.
+
+    python tools/bench_runtime.py BUNDLE [--variant NAME] [--photos DIR]
+
+Lines, each a median or a rate, contenders in turn after a rest:
+overhead    microseconds that `Classifier.logits` adds to the bare session at batch 1.
+spinning    a call every 50 ms, with idle threads spinning and without: latency, and processor time a call.
+memory      peak resident size of a process that loads and runs once, by default and with `low_memory=True`.
+stream      images a second over 300 JPEG photos: a loop of `predict`, decoding alone, the network alone at batch 8 (the
+            better of one session with all threads and one thread a worker), and `stream`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeport_runtime import Classifier
+from edgeport_runtime.images import find_images
+from edgeport_runtime.machine import available_cpus, describe_machine
+from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.session import import_onnxruntime
+from edgeport_runtime.timing import time_in_turn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SHARED = Path(os.environ.get("EDGEPORT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
+NUM_PHOTOS, ROUNDS = 300, 3
+PROCESS = """
+import sys
+import numpy as np
+from edgeport_runtime import Classifier
+from edgeport_runtime.machine import peak_memory_bytes
+bundle, variant, low, *shape = sys.argv[1:]
+with Classifier.load(bundle, variant=variant, low_memory=low == "low") as classifier:
+    classifier.outputs(np.zeros(tuple(map(int, shape)), np.float32))
+    print(peak_memory_bytes() / 2**20)
+"""
+
+
+def overhead(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, float]:
+    with Classifier.load(bundle, variant=variant) as classifier:
+        file = bundle / next(v.file for v in classifier.manifest.variants if v.name == classifier.variant.name)  # type: ignore[union-attr]
+        bare = import_onnxruntime().InferenceSession(str(file), providers=["CPUExecutionProvider"])
+        calls = {
+            "bare": lambda: bare.run(["logits"], {"image": x_BCHW}),
+            "logits": lambda: classifier.logits(x_BCHW),
+        }
+        times = time_in_turn(calls, rounds=ROUNDS, calls=1000 if x_BCHW.size < 10_000 else 20)
+    bare_us, ours_us = (1e3 * statistics.median(times[name]) for name in calls)
+    return {"bare_us": bare_us, "logits_us": ours_us, "adds_us": ours_us - bare_us}
+
+
+def spinning(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, dict[str, float]]:
+    results = {}
+    for name, spin in (("spinning", True), ("not spinning", False)):
+        with Classifier.load(bundle, variant=variant, spin=spin) as classifier:
+            times = []
+            classifier.outputs(x_BCHW)
+            cpu = time.process_time()
+            for _ in range(40):
+                time.sleep(0.05)
+                start = time.perf_counter()
+                classifier.outputs(x_BCHW)
+                times.append(1e3 * (time.perf_counter() - start))
+            cpu_ms = 1e3 * (time.process_time() - cpu) / 40
+        results[name] = {"latency_ms": statistics.median(times), "cpu_ms": cpu_ms}
+    return results
+
+
+def memory(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, float]:
+    def peak(low: str) -> float:
+        argv = [sys.executable, "-c", PROCESS, str(bundle), variant, low, *map(str, x_BCHW.shape)]
+        return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
+
+    return {"default_mb": peak("default"), "low_memory_mb": peak("low")}
+
+
+def stream(bundle: Path, variant: str, photos: list[Path]) -> dict[str, float]:
+    with (
+        Classifier.load(bundle, variant=variant) as classifier,
+        Classifier.load(bundle, variant=variant, threads=1) as single,
+    ):
+        spec, cpus = classifier.contract.preprocess, available_cpus()
+        x_BCHW = np.stack([preprocess(path, spec) for path in photos[:8]])
+        num_batches = len(photos) // len(x_BCHW)
+
+        def parallel(call: Callable[[Any], object], items: Any) -> None:
+            with ThreadPoolExecutor(cpus) as pool:
+                list(pool.map(call, items))
+
+        contenders: dict[str, Callable[[], object]] = {
+            "loop": lambda: [classifier.predict(path) for path in photos],
+            "decode": lambda: parallel(lambda path: preprocess(path, spec), photos),
+            "infer, all threads": lambda: [classifier.outputs(x_BCHW) for _ in range(num_batches)],
+            "infer, a thread each": lambda: parallel(lambda _: single.outputs(x_BCHW), range(num_batches)),
+            "stream": lambda: list(classifier.stream(photos)),
+        }
+        rates: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(ROUNDS):
+            for name, call in contenders.items():
+                time.sleep(0.2)
+                start = time.perf_counter()
+                call()
+                num_images = num_batches * len(x_BCHW) if name.startswith("infer") else len(photos)
+                rates[name].append(num_images / (time.perf_counter() - start))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    slower = min(medians["decode"], max(medians["infer, all threads"], medians["infer, a thread each"]))
+    return {**medians, "of the slower": medians["stream"] / slower, "of the loop": medians["stream"] / medians["loop"]}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, metavar="BUNDLE")
+    parser.add_argument("--variant", default="auto", metavar="NAME")
+    parser.add_argument("--photos", type=Path, default=SHARED / "data" / "cats-dogs", metavar="DIR")
+    args = parser.parse_args()
+    with Classifier.load(args.bundle, variant=args.variant) as classifier:
+        variant = "auto" if classifier.variant is None else classifier.variant.name
+        spec = classifier.contract.preprocess
+    x_BCHW = np.random.default_rng(0).standard_normal(
+        (1, spec.num_channels, spec.image_size, spec.image_size), dtype=np.float32
+    )
+    photos = find_images(args.photos)[:NUM_PHOTOS]
+    document = {
+        "machine": describe_machine(),
+        "variant": variant,
+        "overhead": overhead(args.bundle, variant, x_BCHW),
+        "spinning": spinning(args.bundle, variant, x_BCHW),
+        "memory": memory(args.bundle, variant, x_BCHW),
+        "stream": stream(args.bundle, variant, photos),
+    }
+    print(json.dumps(document, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
