@@ -40,3 +40,11 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 	$(PYTHON) -m venv .peers/cpu
 	.peers/cpu/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu]'
 	touch $@
+
+# What tools/bench_peers.py compares with; tests do without it.
+.peers/openvino/.installed: Makefile
+	rm -rf .peers/openvino
+	$(PYTHON) -m venv .peers/openvino
+	.peers/openvino/bin/python -m pip --disable-pip-version-check install --quiet numpy Pillow \
+		onnxruntime==1.32.0 openvino==2026.4.1 onnxruntime-ep-openvino==1.8.1 nncf==3.4.0
+	touch $@

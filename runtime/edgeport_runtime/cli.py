@@ -94,7 +94,7 @@ def _predict(args: argparse.Namespace) -> int:
     images = _expand(args.images)
     is_counted = len(images) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     results: list[dict[str, Any]] = []
-    with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
+    with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
         for image, predictions, error in _classify(classifier, images, args.top_k):
             if predictions is None:
                 # One bad image must not cost the others their result; the exit status tells.

@@ -1,0 +1,208 @@
+"""EdgePort against what a person can reach by hand: PyTorch, stock ONNX Runtime, OpenVINO with NNCF.
+
+    make .peers/.installed .peers/openvino/.installed
+    python tools/bench_peers.py [NAME ...] [--rounds N] [--json]
+
+Every contender runs in a process of its own, on the same weights and input: one is timed at a time, in turn, and each
+turn begins with 80 ms of rest and two calls that do not count, while the others wait. Weights are random and ranges are
+of 100 photos: speeds and the order of errors mean something, accuracies do not. Latencies are medians; the error is the
+relative L2 to PyTorch in float32 over 32 of the photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench_quantize import BARE, PHOTOS, ROOT, SHARED
+from edgeport_export import ExportConfig, export
+from edgeport_export.quantize.calibration import CalibrationImages
+from edgeport_export.subject import find_subject
+from edgeport_runtime.machine import describe_machine
+from edgeport_runtime.metrics import relative_l2_of_all
+from quantizers import static
+
+NAMES = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "vit_b_16")
+BATCHES = (1, 8)
+REST_S, CALLS, NUM_IMAGES = 0.08, 3, 32
+REFERENCE = "PyTorch eager"
+WORKER = Path(__file__).with_name("peers_worker.py")
+OPENVINO = ROOT / ".peers" / "openvino" / "bin" / "python"
+
+
+class Contender:
+    """A worker process; None of its work happens but when it is asked."""
+
+    def __init__(self, kind: str, options: dict[str, Any], *, python: Path | str = sys.executable) -> None:
+        self._process = subprocess.Popen(
+            [str(python), "-W", "ignore", str(WORKER), kind, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=_environment(python),
+        )
+        self._answer()
+
+    def ask(self, **command: Any) -> dict[str, Any]:
+        """Send one command and wait for its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+
+    def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            _, error = self._process.communicate()
+            raise RuntimeError(" ".join(error.strip().splitlines()[-1:]))
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+
+def _environment(python: Path | str) -> dict[str, str]:
+    ours = [ROOT / "runtime"]
+    if str(python) == sys.executable:
+        ours += [ROOT / "models", ROOT / ".peers" / "torchvision", SHARED / "peers"]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, ours))}
+
+
+def make(name: str, work: Path) -> tuple[dict[str, tuple[str, dict[str, Any], Any]], np.ndarray]:
+    """What each contender is started with, and the images to compare on."""
+    import torch
+
+    targets = ("cpu", "openvino")
+    config = ExportConfig(
+        architecture=name, output=work / "bundle", quantize=("int8",), target=targets, calibration=PHOTOS
+    )
+    weights = work / "weights.pth"
+    torch.save(find_subject(config).module.state_dict(), weights)
+    bundle = str(export(config).path)
+    contract = export_contract(bundle)
+    batches = list(CalibrationImages(PHOTOS, contract, seed=0).batches())
+    np.save(work / "calibration.npy", np.concatenate(batches))
+    bare = work / "bare.onnx"
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", BARE, name, str(weights), str(work)],
+        check=True,
+        env=_environment(sys.executable),
+        stdout=subprocess.DEVNULL,
+    )
+    defaults = static(bare, work / "defaults.onnx", batches, activations="int8", per_channel=False)
+    torch_options = {"name": name, "weights": str(weights)}
+    contenders: dict[str, tuple[str, dict[str, Any], Any]] = {
+        REFERENCE: ("torch", torch_options, sys.executable),
+        "torch.compile": ("torch", {**torch_options, "compiles": True}, sys.executable),
+        "torch.compile bf16": ("torch", {**torch_options, "compiles": True, "is_bfloat16": True}, sys.executable),
+        "ONNX Runtime": ("onnxruntime", {"path": str(bare)}, sys.executable),
+        "quantize_static": ("onnxruntime", {"path": str(defaults)}, sys.executable),
+        "EdgePort fp32": ("edgeport", {"path": bundle, "variant": "fp32", "device": "cpu"}, sys.executable),
+        "EdgePort int8": ("edgeport", {"path": bundle, "variant": "int8", "device": "cpu"}, sys.executable),
+    }
+    if OPENVINO.exists():
+        int8 = work / "nncf.xml"
+        options = {
+            "source": str(bare),
+            "path": str(int8),
+            "batches": str(work / "calibration.npy"),
+            "is_transformer": name.startswith("vit"),
+        }
+        subprocess.run(
+            [OPENVINO, str(WORKER), "nncf", json.dumps(options)],
+            check=True,
+            capture_output=True,
+            env=_environment(OPENVINO),
+        )
+        for precision in ("f32", "bf16"):
+            contenders[f"OpenVINO {precision}"] = ("openvino", {"path": str(bare), "precision": precision}, OPENVINO)
+        contenders["OpenVINO NNCF"] = ("openvino", {"path": str(int8), "precision": "bf16"}, OPENVINO)
+        plugin = {"path": bundle, "variant": "int8-openvino", "device": "openvino"}
+        contenders["EdgePort plugin"] = ("edgeport", plugin, OPENVINO)
+    return contenders, np.concatenate(batches)[:NUM_IMAGES]
+
+
+def export_contract(bundle: str) -> Any:
+    from edgeport_runtime import load_manifest
+
+    return load_manifest(bundle).contract
+
+
+def measure(name: str, rounds: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        specifications, images = make(name, work)
+        running: dict[str, Contender] = {}
+        absent: dict[str, str] = {}
+        try:
+            for contender, (kind, options, python) in specifications.items():
+                try:
+                    running[contender] = Contender(kind, options, python=python)
+                except RuntimeError as error:
+                    absent[contender] = str(error)
+            np.save(work / "images.npy", images)
+            outputs = {}
+            for contender, process in running.items():
+                process.ask(do="run", input=str(work / "images.npy"), output=str(work / "out.npy"))
+                outputs[contender] = np.load(work / "out.npy")
+            latency: dict[int, dict[str, float]] = {}
+            for batch in BATCHES:
+                np.save(work / "x.npy", np.ascontiguousarray(images[:batch]))
+                times: dict[str, list[float]] = {contender: [] for contender in running}
+                for _ in range(rounds):
+                    for contender, process in running.items():
+                        time.sleep(REST_S)
+                        times[contender] += process.ask(do="time", input=str(work / "x.npy"), calls=CALLS)["times_ms"]
+                latency[batch] = {contender: statistics.median(values) for contender, values in times.items()}
+        finally:
+            for process in running.values():
+                process.close()
+    errors = {contender: relative_l2_of_all(out, outputs[REFERENCE]) for contender, out in outputs.items()}
+    return {"name": name, "latency_ms": latency, "relative_l2": errors, "absent": absent}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+    parser.add_argument("--rounds", type=int, default=6, help="turns of each contender, 3 calls each (default 6)")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    args = parser.parse_args()
+    unknown = sorted(set(args.names) - set(NAMES))
+    if unknown:
+        parser.error(f"unknown network {', '.join(unknown)}")
+    machine = describe_machine()
+    results = []
+    for name in args.names or NAMES:
+        result = measure(name, args.rounds)
+        results.append(result)
+        if args.json:
+            continue
+        print(f"\n{name} ({machine['cpu']}, {machine['num_cpus']} processors; milliseconds)\n")
+        print("| contender | batch 1 | batch 8 | relative L2 |\n|---|---|---|---|")
+        for contender, error in result["relative_l2"].items():
+            first, second = (result["latency_ms"][batch][contender] for batch in BATCHES)
+            print(f"| {contender} | {first:.3g} | {second:.3g} | {error:.2g} |", flush=True)
+        for contender, reason in result["absent"].items():
+            print(f"| {contender} | - | - | {reason} |")
+    if args.json:
+        print(json.dumps({"machine": machine, "rounds": args.rounds, "results": results}, indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
