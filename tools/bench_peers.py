@@ -79,7 +79,7 @@ class Contender:
 def _environment(python: Path | str) -> dict[str, str]:
     ours = [ROOT / "runtime"]
     if str(python) == sys.executable:
-        ours += [ROOT / "models", ROOT / ".peers" / "torchvision", SHARED / "peers"]
+        ours += [ROOT / "tools", ROOT / "models", ROOT / ".peers" / "torchvision", SHARED / "peers"]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, ours))}
 
 

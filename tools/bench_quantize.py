@@ -49,17 +49,11 @@ PHOTOS = SHARED / "data" / "cats-dogs" / "test"
 BARE = """
 import sys
 import onnx, onnxsim, torch
+from peers_worker import reference_module
 name, weights, folder = sys.argv[1:]
-if name == "lenet5":
-    from edgeport_models import ARCHITECTURES
-    module = ARCHITECTURES[name].build()
-else:
-    import tvshim
-    options = {"aux_logits": False, "transform_input": False, "init_weights": False} if name == "googlenet" else {}
-    module = getattr(tvshim.torchvision.models, name)(weights=None, **options)
-module.load_state_dict(torch.load(weights, weights_only=True))
+module = reference_module(name, weights)
 side, channels = (32, 1) if name == "lenet5" else (224, 3)
-torch.onnx.export(module.eval(), (torch.zeros(2, channels, side, side),), f"{folder}/traced.onnx", dynamo=True,
+torch.onnx.export(module, (torch.zeros(2, channels, side, side),), f"{folder}/traced.onnx", dynamo=True,
                   external_data=False, verbose=False, dynamic_shapes=({0: torch.export.Dim("batch")},),
                   input_names=["image"], output_names=["logits"])
 onnx.save(onnxsim.simplify(f"{folder}/traced.onnx")[0], f"{folder}/bare.onnx")
@@ -77,7 +71,7 @@ def contenders(name: str, work: Path) -> tuple[dict[str, Path], list[NDArray[np.
     torch.save(module.state_dict(), work / "weights.pth")
     result = export(config)
     batches = list(CalibrationImages(PHOTOS, result.manifest.contract, seed=0).batches())
-    search = os.pathsep.join(map(str, (ROOT / ".peers" / "torchvision", SHARED / "peers")))
+    search = os.pathsep.join(map(str, (ROOT / "tools", ROOT / ".peers" / "torchvision", SHARED / "peers")))
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", BARE, name, str(work / "weights.pth"), str(work)],
         check=True,

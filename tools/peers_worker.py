@@ -20,8 +20,8 @@ import numpy as np
 Run = "Callable[[np.ndarray], np.ndarray]"
 
 
-def torch_module(name: str, weights: str, *, compiles: bool = False, is_bfloat16: bool = False) -> Run:
-    """The network in torchvision's own code (LeNet-5 in EdgePort's), in eager mode or compiled."""
+def reference_module(name: str, weights: str) -> Any:
+    """The network in torchvision's own code (LeNet-5 in EdgePort's), with these weights, for evaluation."""
     import torch
 
     if name == "lenet5":
@@ -34,8 +34,15 @@ def torch_module(name: str, weights: str, *, compiles: bool = False, is_bfloat16
         options = {"aux_logits": False, "transform_input": False, "init_weights": False} if name == "googlenet" else {}
         module = getattr(tvshim.torchvision.models, name)(weights=None, **options)
     module.load_state_dict(torch.load(weights, weights_only=True))
+    return module.eval()
+
+
+def torch_module(name: str, weights: str, *, compiles: bool = False, is_bfloat16: bool = False) -> Run:
+    """In eager mode or compiled."""
+    import torch
+
     dtype = torch.bfloat16 if is_bfloat16 else torch.float32
-    module = module.eval().to(dtype)
+    module = reference_module(name, weights).to(dtype)
     call = torch.compile(module) if compiles else module
 
     def run(x_BCHW: Any) -> Any:
