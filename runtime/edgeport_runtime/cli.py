@@ -177,11 +177,13 @@ def _info(args: argparse.Namespace) -> int:
 
     from edgeport_runtime.manifest import load_manifest
 
+    if args.assignment:
+        return _assignment(args)
+    if args.device != "auto":
+        raise InputError("--device goes with --assignment here: without it nothing is loaded")
     if Path(args.bundle).is_file():
         return _info_of_file(args)
     manifest = load_manifest(args.bundle)
-    if args.assignment:
-        return _assignment(args)
     if args.json:
         _print_json(manifest.to_dict())
         return DONE
@@ -218,7 +220,7 @@ def _assignment(args: argparse.Namespace) -> int:
     if args.json:
         _print_json(told)
         return DONE
-    print(f"{told['variant']} on {told['device']}, executed in {told['precision']}")
+    print(f"{told['variant'] or args.bundle} on {told['device']}, executed in {told['precision']}")
     for reason in told["reasons"]:
         print(f"  {reason}")
     for name, counts in (told["assignment"] or {}).items():
@@ -276,8 +278,9 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _contender(entry: dict[str, Any]) -> str:
-    threads = "" if entry["threads"] is None else f", {entry['threads']} threads"
-    return f"{entry['variant']} on {entry['device']}{threads}"
+    threads = entry["threads"]
+    count = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
+    return f"{entry['variant']} on {entry['device']}{count}"
 
 
 def _doctor(args: argparse.Namespace) -> int:
