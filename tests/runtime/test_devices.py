@@ -149,15 +149,20 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_int8_never_runs_where_it_could_saturate(int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    alone = export(ExportConfig(architecture="lenet5", output=tmp_path / "alone", quantize=("int8",))).path
+    alone = export(
+        ExportConfig(
+            architecture="lenet5", output=tmp_path / "alone", target=("cpu", "openvino"), calibration="builtin"
+        )
+    ).path
     monkeypatch.setattr(choice, "is_x86", lambda: True)
     for sets, expected in (({"avx2", "avx512_vnni"}, "int8"), ({"avx2"}, "int8-avx2")):
         monkeypatch.setattr(choice, "instruction_sets", lambda sets=sets: frozenset(sets))
         with Classifier.load(int8, variant="int8") as classifier:
             assert classifier.variant is not None
             assert classifier.variant.name == expected
-    with pytest.raises(InputError, match=r"'int8' could saturate on this processor.*--target cpu-avx2"):
-        Classifier.load(alone, variant="int8")
+    for name in ("int8", "int8-openvino"):
+        with pytest.raises(InputError, match=rf"'{name}' could saturate on this processor.*--target cpu-avx2"):
+            Classifier.load(alone, variant=name)
     monkeypatch.setattr(choice, "is_x86", lambda: False)
     Classifier.load(alone, variant="int8").close()
 
