@@ -11,7 +11,6 @@ relative L2 to PyTorch in float32 over 32 of the photos.
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
@@ -24,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from bench_quantize import BARE, PHOTOS, ROOT, SHARED
+from bench_quantize import BARE, PHOTOS, ROOT, SHARED, parse_arguments
 from edgeport_export import ExportConfig, export
 from edgeport_export.quantize.calibration import CalibrationImages
 from edgeport_export.subject import find_subject
@@ -93,9 +92,9 @@ def make(name: str, work: Path) -> tuple[dict[str, tuple[str, dict[str, Any], An
     )
     weights = work / "weights.pth"
     torch.save(find_subject(config).module.state_dict(), weights)
-    bundle = str(export(config).path)
-    contract = export_contract(bundle)
-    batches = list(CalibrationImages(PHOTOS, contract, seed=0).batches())
+    result = export(config)
+    bundle = str(result.path)
+    batches = list(CalibrationImages(PHOTOS, result.manifest.contract, seed=0).batches())
     np.save(work / "calibration.npy", np.concatenate(batches))
     bare = work / "bare.onnx"
     subprocess.run(
@@ -137,12 +136,6 @@ def make(name: str, work: Path) -> tuple[dict[str, tuple[str, dict[str, Any], An
     return contenders, np.concatenate(batches)[:NUM_IMAGES]
 
 
-def export_contract(bundle: str) -> Any:
-    from edgeport_runtime import load_manifest
-
-    return load_manifest(bundle).contract
-
-
 def measure(name: str, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -177,14 +170,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
-    parser.add_argument("--rounds", type=int, default=6, help="turns of each contender, 3 calls each (default 6)")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    args = parser.parse_args()
-    unknown = sorted(set(args.names) - set(NAMES))
-    if unknown:
-        parser.error(f"unknown network {', '.join(unknown)}")
+    args = parse_arguments(__doc__, NAMES)
     machine = describe_machine()
     results = []
     for name in args.names or NAMES:

@@ -16,13 +16,13 @@ EdgePort is faster.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +33,17 @@ from edgeport_export.quantize.calibration import CalibrationImages
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime.machine import describe_machine
 from edgeport_runtime.metrics import relative_l2_of_all
+from edgeport_runtime.timing import time_in_turn
 from quantizers import dynamic, session, static
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 NAMES = ("lenet5", "alexnet", "resnet50", "vgg16", "googlenet", "vit_b_16")
 BATCHES = (1, 8)
-REST_S, WARM_UPS, CALLS = 0.08, 2, 3
+CALLS = 3
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("EDGEPORT_TEST_DATA", ROOT.parent / "shared"))
 PHOTOS = SHARED / "data" / "cats-dogs" / "test"
@@ -92,16 +95,8 @@ def contenders(name: str, work: Path) -> tuple[dict[str, Path], list[NDArray[np.
 def time_ms(files: dict[str, Path], x_BCHW: NDArray[np.float32], rounds: int) -> dict[str, float]:
     """Median latency of each contender, in turn."""
     runs = {name: session(path).run for name, path in files.items()}
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            time.sleep(REST_S)
-            for _ in range(WARM_UPS):
-                run(None, {"image": x_BCHW})
-            for _ in range(CALLS):
-                start = time.perf_counter()
-                run(None, {"image": x_BCHW})
-                times[name].append((time.perf_counter() - start) * 1e3)
+    calls = {name: functools.partial(run, None, {"image": x_BCHW}) for name, run in runs.items()}
+    times = time_in_turn(calls, rounds=rounds, calls=CALLS)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -137,15 +132,21 @@ def line(result: dict[str, Any], batch: int) -> str:
     )
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)")
+def parse_arguments(description: str | None, names: Sequence[str]) -> argparse.Namespace:
+    """Networks by name, rounds and --json."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)} (default: all)")
     parser.add_argument("--rounds", type=int, default=6, help="turns of each contender, 3 calls each (default 6)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args()
-    unknown = sorted(set(args.names) - set(NAMES))
+    unknown = sorted(set(args.names) - set(names))
     if unknown:
         parser.error(f"unknown network {', '.join(unknown)}")
+    return args
+
+
+def main() -> int:
+    args = parse_arguments(__doc__, NAMES)
     machine = describe_machine()
     if not args.json:
         print(f"{machine['cpu']}, {machine['num_cpus']} processors; medians of {args.rounds * CALLS} calls\n")

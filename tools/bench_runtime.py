@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +28,7 @@ from edgeport_runtime import Classifier
 from edgeport_runtime.images import find_images
 from edgeport_runtime.machine import available_cpus, describe_machine
 from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.process import measure_process
 from edgeport_runtime.session import import_onnxruntime
 from edgeport_runtime.timing import time_in_turn
 
@@ -37,16 +37,6 @@ if TYPE_CHECKING:
 
 SHARED = Path(os.environ.get("EDGEPORT_TEST_DATA", Path(__file__).resolve().parents[2] / "shared"))
 NUM_PHOTOS, ROUNDS = 300, 3
-PROCESS = """
-import sys
-import numpy as np
-from edgeport_runtime import Classifier
-from edgeport_runtime.machine import peak_memory_bytes
-bundle, variant, low, *shape = sys.argv[1:]
-with Classifier.load(bundle, variant=variant, low_memory=low == "low") as classifier:
-    classifier.outputs(np.zeros(tuple(map(int, shape)), np.float32))
-    print(peak_memory_bytes() / 2**20)
-"""
 
 
 def overhead(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, float]:
@@ -79,12 +69,11 @@ def spinning(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, dict[str, flo
     return results
 
 
-def memory(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, float]:
-    def peak(low: str) -> float:
-        argv = [sys.executable, "-c", PROCESS, str(bundle), variant, low, *map(str, x_BCHW.shape)]
-        return float(subprocess.run(argv, check=True, capture_output=True, text=True).stdout)
-
-    return {"default_mb": peak("default"), "low_memory_mb": peak("low")}
+def memory(bundle: Path, variant: str) -> dict[str, int | None]:
+    return {
+        name: measure_process(bundle, variant=variant, device="cpu", batch=1, low_memory=is_low)["peak_bytes"]
+        for name, is_low in (("default_bytes", False), ("low_memory_bytes", True))
+    }
 
 
 def stream(bundle: Path, variant: str, photos: list[Path]) -> dict[str, float]:
@@ -138,7 +127,7 @@ def main() -> int:
         "variant": variant,
         "overhead": overhead(args.bundle, variant, x_BCHW),
         "spinning": spinning(args.bundle, variant, x_BCHW),
-        "memory": memory(args.bundle, variant, x_BCHW),
+        "memory": memory(args.bundle, variant),
         "stream": stream(args.bundle, variant, photos),
     }
     print(json.dumps(document, indent=2))

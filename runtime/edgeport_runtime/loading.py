@@ -6,19 +6,18 @@ import json
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
-from edgeport_runtime.choice import choose_variant
+from edgeport_runtime.choice import choose_variant, saturates
 from edgeport_runtime.contract import Contract
 from edgeport_runtime.errors import InputError, ManifestError
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
-    MANIFEST_NAME,
     Manifest,
     Variant,
     bundle_file,
     load_manifest,
     sha256_of,
 )
-from edgeport_runtime.providers import PROVIDERS, find_provider, select_device, unusable
+from edgeport_runtime.providers import PROVIDERS, select_device, unusable
 from edgeport_runtime.session import Session
 from edgeport_runtime.tune import find_tuned
 
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.providers import Provider
     from edgeport_runtime.session import SessionSettings
-    from edgeport_runtime.tune import Tuned
 
 __all__ = ["LoadedModel", "load_model"]
 
@@ -62,24 +60,17 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
         raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
     if not path.exists():
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
-    tuned = _tuned(path, device, variant)
-    if tuned is None:
-        provider, reasons = select_device(device)
-    else:
-        provider, reasons = find_provider(tuned.device), ("run-model tune found this to be the fastest here",)
-        variant = tuned.variant
-        settings = replace(settings, threads=threads or tuned.threads)
     if path.is_dir():
         manifest = load_manifest(path)
-        chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
+        provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
         file = _verified_file(path, chosen)
-        if (chosen.quantization or {}).get("scheme") == "weights only":
-            settings = replace(settings, unpack_weights=True)
-        reasons += (f"{chosen.name}: {reason}",)
+        is_packed = (chosen.quantization or {}).get("scheme") == "weights only"
+        settings = replace(settings, threads=threads or tuned_threads, unpack_weights=is_packed)
         contract: Contract | None = manifest.contract
     else:
         if variant != "auto":
             raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+        provider, reasons = select_device(device)
         manifest, chosen, file, contract = None, None, path, None
 
     def reopen(settings: SessionSettings) -> Session:
@@ -91,16 +82,19 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
 
 
-def _tuned(path: Path, device: str, variant: str) -> Tuned | None:
-    """What was found to be the fastest here, where it is what was asked for and can still be used."""
-    if "auto" not in (device, variant) or not (path / MANIFEST_NAME).is_file():
-        return None
-    tuned = find_tuned(path)
-    if tuned is None or device not in ("auto", tuned.device) or variant not in ("auto", tuned.variant):
-        return None
-    is_known = any(provider.device == tuned.device and unusable(provider) is None for provider in PROVIDERS)
-    has_variant = any(known.name == tuned.variant for known in load_manifest(path).variants)
-    return tuned if is_known and has_variant else None
+def _select(
+    path: Path, manifest: Manifest, device: str, variant: str
+) -> tuple[Provider, Variant, int | None, tuple[str, ...]]:
+    """Device, variant, number of threads and the reasons: as tuned where that is what was asked for, else by rule."""
+    tuned = find_tuned(path) if "auto" in (device, variant) else None
+    if tuned is not None and device in ("auto", tuned.device) and variant in ("auto", tuned.variant):
+        found = next((known for known in manifest.variants if known.name == tuned.variant), None)
+        usable = next((p for p in PROVIDERS if p.device == tuned.device and unusable(p) is None), None)
+        if found is not None and usable is not None and not saturates(found, usable):
+            return usable, found, tuned.threads, ("run-model tune found this to be the fastest here",)
+    provider, reasons = select_device(device)
+    chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
+    return provider, chosen, None, (*reasons, f"{chosen.name}: {reason}")
 
 
 def _verified_file(bundle: Path, variant: Variant) -> Path:

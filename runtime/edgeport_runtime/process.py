@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["measure_process"]
 
 
-def measure_process(bundle: Path, *, variant: str, device: str, batch: int) -> dict[str, Any]:
+def measure_process(bundle: Path, *, variant: str, device: str, batch: int, low_memory: bool = False) -> dict[str, Any]:
     """Start a process that loads a variant and runs it once.
 
     Returns:
@@ -29,7 +29,8 @@ def measure_process(bundle: Path, *, variant: str, device: str, batch: int) -> d
     """
     from edgeport_runtime.errors import SessionError
 
-    command = [sys.executable, "-m", "edgeport_runtime.process", str(bundle), variant, device, str(batch)]
+    command = [sys.executable, "-m", "edgeport_runtime.process", str(bundle), variant, device]
+    command += [str(batch), str(int(low_memory))]
     start = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own module
     if done.returncode != 0:
@@ -38,13 +39,14 @@ def measure_process(bundle: Path, *, variant: str, device: str, batch: int) -> d
     return {"start_ms": round((told["done"] - start) * 1e3, 1), "peak_bytes": told["peak_bytes"]}
 
 
-def _main(bundle: str, variant: str, device: str, batch: str) -> None:
+def _main(bundle: str, variant: str, device: str, batch: str, low_memory: str) -> None:
     import numpy as np
 
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.machine import peak_memory_bytes
 
-    with Classifier.load(bundle, variant=variant, device=device, spin=False) as classifier:
+    is_low = low_memory == "1"
+    with Classifier.load(bundle, variant=variant, device=device, spin=False, low_memory=is_low) as classifier:
         spec = classifier.contract.preprocess
         classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
         json.dump({"done": time.time(), "peak_bytes": peak_memory_bytes()}, sys.stdout)

@@ -20,6 +20,7 @@ def time_in_turn(
     *,
     rounds: int,
     calls: int = 3,
+    least_ms: float = 0.0,
     enough_s: float = float("inf"),
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, list[float]]:
@@ -31,6 +32,7 @@ def time_in_turn(
         contenders: by name.
         rounds: turns of each.
         calls: calls of a turn that count.
+        least_ms: a turn goes on until its calls have taken so long together.
         enough_s: no further round begins after so many seconds, two aside.
         on_progress: called with (turns done, all turns).
 
@@ -44,8 +46,12 @@ def time_in_turn(
             break
         for number, (name, call) in enumerate(contenders.items()):
             time.sleep(_REST_S)
-            turn = [_time_ms(call) for _ in range(_WARM_UPS + calls)]
-            times[name] += turn[_WARM_UPS:]
+            for _ in range(_WARM_UPS):
+                call()
+            turn: list[float] = []
+            while len(turn) < calls or sum(turn) < least_ms:
+                turn.append(_time_ms(call))
+            times[name] += turn
             if on_progress is not None:
                 on_progress(done * len(contenders) + number + 1, rounds * len(contenders))
     return times
