@@ -70,7 +70,7 @@ class Contender:
         line = self._process.stdout.readline()
         if not line:
             _, error = self._process.communicate()
-            raise RuntimeError(" ".join(error.strip().splitlines()[-1:]))
+            raise RuntimeError((error.strip().splitlines() or ["ended without a word"])[-1].split(": ", 1)[-1])
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -131,6 +131,8 @@ def make(name: str, work: Path) -> tuple[dict[str, tuple[str, dict[str, Any], An
         for precision in ("f32", "bf16"):
             contenders[f"OpenVINO {precision}"] = ("openvino", {"path": str(bare), "precision": precision}, OPENVINO)
         contenders["OpenVINO NNCF"] = ("openvino", {"path": str(int8), "precision": "bf16"}, OPENVINO)
+        ours = {"path": f"{bundle}/model.int8-openvino.onnx", "precision": "bf16"}
+        contenders["EdgePort's file in OpenVINO"] = ("openvino", ours, OPENVINO)
         plugin = {"path": bundle, "variant": "int8-openvino", "device": "openvino"}
         contenders["EdgePort plugin"] = ("edgeport", plugin, OPENVINO)
     return contenders, np.concatenate(batches)[:NUM_IMAGES]
