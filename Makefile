@@ -39,6 +39,9 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 	$(PEER) .peers/pillow12 'pillow==12.*'
 	$(PYTHON) -m venv .peers/cpu
 	.peers/cpu/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu]'
+	$(PYTHON) -m venv .peers/openvino-builtin
+	.peers/openvino-builtin/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
+		'.[openvino-builtin]'
 	touch $@
 
 # What tools/bench_peers.py compares with; tests do without it.

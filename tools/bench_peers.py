@@ -37,6 +37,7 @@ REST_S, CALLS, LEAST_MS, NUM_IMAGES = 0.08, 3, 20.0, 32
 REFERENCE = "PyTorch eager"
 WORKER = Path(__file__).with_name("peers_worker.py")
 OPENVINO = ROOT / ".peers" / "openvino" / "bin" / "python"
+BUILT_IN = ROOT / ".peers" / "openvino-builtin" / "bin" / "python"
 
 
 class Contender:
@@ -133,8 +134,9 @@ def make(name: str, work: Path) -> tuple[dict[str, tuple[str, dict[str, Any], An
         contenders["OpenVINO NNCF"] = ("openvino", {"path": str(int8), "precision": "bf16"}, OPENVINO)
         ours = {"path": f"{bundle}/model.int8-openvino.onnx", "precision": "bf16"}
         contenders["EdgePort's file in OpenVINO"] = ("openvino", ours, OPENVINO)
-        plugin = {"path": bundle, "variant": "int8-openvino", "device": "openvino"}
-        contenders["EdgePort plugin"] = ("edgeport", plugin, OPENVINO)
+        on_openvino = {"path": bundle, "variant": "int8-openvino", "device": "openvino"}
+        contenders["EdgePort plugin"] = ("edgeport", on_openvino, OPENVINO)
+        contenders["EdgePort OpenVINO built in"] = ("edgeport", on_openvino, BUILT_IN)
     return contenders, np.concatenate(batches)[:NUM_IMAGES]
 
 

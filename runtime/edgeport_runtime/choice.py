@@ -19,6 +19,7 @@ __all__ = ["MEASUREMENTS_NAME", "Choice", "choose_variant", "read_json", "satura
 
 MEASUREMENTS_NAME = "measurements.json"
 _MAX_JSON_BYTES = 2**20
+_OPENVINO = "int8-openvino"
 _VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
@@ -36,7 +37,7 @@ def choose_variant(manifest: Manifest, name: str, *, bundle: Path, provider: Pro
         manifest: of the bundle.
         name: of a variant; ``int8`` is the best int8 variant for the device; ``auto`` is the fastest if that was
             measured on this machine, else what was fastest elsewhere if this machine has the instructions it is made
-            for, else ``fp32``.
+            for, else ``fp32``; on OpenVINO the variant made for it, where the processor has the instructions.
         bundle: the folder.
         provider: what it is to run on.
 
@@ -72,7 +73,7 @@ def _saturation(name: str) -> str:
 
 def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
     if provider.ort_name == "OpenVINOExecutionProvider":
-        order = ["int8-openvino", "int8"]
+        order = [_OPENVINO, "int8"]
     elif provider.ort_name == CPU.ort_name and not is_x86():
         order = ["int8-arm64", "int8"]
     else:
@@ -90,6 +91,8 @@ def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
 def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -> Choice:
     first = next(iter(variants.values()))
     measured = read_json(bundle / MEASUREMENTS_NAME)
+    if provider.ort_name == "OpenVINOExecutionProvider" and _OPENVINO in variants and _suits(variants[_OPENVINO]):
+        return Choice(variants[_OPENVINO], "made for OpenVINO and this processor's instructions")
     if provider.ort_name != CPU.ort_name or measured is None:
         return Choice(first, f"nothing was measured on {provider.device}")
     try:

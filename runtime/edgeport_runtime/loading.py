@@ -65,7 +65,12 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
         provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
         file = _verified_file(path, chosen)
         is_packed = (chosen.quantization or {}).get("scheme") == "weights only"
-        settings = replace(settings, threads=threads or tuned_threads, unpack_weights=is_packed)
+        settings = replace(
+            settings,
+            threads=threads or tuned_threads,
+            unpack_weights=is_packed,
+            keeps_float32=chosen.precision.endswith("float32"),
+        )
         contract: Contract | None = manifest.contract
     else:
         if variant != "auto":

@@ -12,6 +12,7 @@ import platform
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.errors import InputError, SessionError
+from edgeport_runtime.machine import instruction_sets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,7 @@ __all__ = [
     "Provider",
     "Selection",
     "find_provider",
+    "is_built_in",
     "options_of",
     "plugin_devices",
     "select_device",
@@ -38,7 +40,7 @@ class Provider(NamedTuple):
         install: what brings it.
         executes: precisions it computes in, the first being what float32 models run in.
         options: of the provider, by ONNX Runtime's names; units are in the comments.
-        plugin: Python package that holds it as a library to be registered; None if it is compiled in.
+        plugin: Python package that holds it as a library to be registered, unless it is compiled in.
         hardware: what a plugin's device must be.
         threads_option: the provider's own option for the number of threads, where it has a pool of its own.
     """
@@ -53,17 +55,21 @@ class Provider(NamedTuple):
     threads_option: str | None = None
 
     def executed(self, precision: str | None) -> str:
-        """The precision that a variant is executed in: a float32 model in what the device prefers."""
+        """The precision that a variant is executed in; None is a lone file's."""
         if precision is None or precision.endswith("float32"):
             return self.executes[0]
-        return precision
+        if "bfloat16" not in self.executes:
+            return precision
+        floats = "bfloat16" if (instruction_sets() or frozenset()) & _BFLOAT16 else "float32"
+        return floats if precision == "float16" else f"{precision}, the rest in {floats}"
 
 
 def _openvino(device: str, hardware: str, *executes: str) -> Provider:
     return Provider(
         device,
         "OpenVINOExecutionProvider",
-        "pip install 'edgeport[openvino]' (an Intel processor, or its GPU or NPU)",
+        "pip install 'edgeport[openvino]' (an Intel processor, or its GPU or NPU), or 'edgeport[openvino-builtin]' "
+        "in an environment without onnxruntime (any x86 processor)",
         executes,
         plugin="onnxruntime_ep_openvino",
         hardware=hardware,
@@ -74,9 +80,9 @@ CPU = Provider("cpu", "CPUExecutionProvider", "pip install 'edgeport[cpu]'", ("f
 
 PROVIDERS: tuple[Provider, ...] = (
     CPU,
-    # bfloat16 where the processor has it: OpenVINO's own choice, which parity must allow for.
-    _openvino("openvino", "CPU", "bfloat16 or float32", "int8"),
-    _openvino("openvino-gpu", "GPU", "float16", "int8"),
+    # By itself OpenVINO would run float32 models in 16 bits: `options_of` keeps them in float32.
+    _openvino("openvino", "CPU", "float32", "bfloat16", "int8"),
+    _openvino("openvino-gpu", "GPU", "float32", "float16", "int8"),
     _openvino("openvino-npu", "NPU", "float16", "int8"),
     Provider(
         "cuda",
@@ -125,6 +131,8 @@ PROVIDERS: tuple[Provider, ...] = (
         hardware="GPU",
     ),
 )
+
+_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 
 # What `auto` tries, in this order, before the CPU.
 _PREFERRED = ("cuda", "openvino")
@@ -180,9 +188,9 @@ def unusable(provider: Provider) -> str | None:
     from edgeport_runtime.session import import_onnxruntime
 
     ort = import_onnxruntime()
+    if is_built_in(ort, provider):
+        return None
     if provider.plugin is None:
-        if provider.ort_name in ort.get_available_providers():
-            return None
         return f"this onnxruntime is built without {provider.ort_name}; {provider.install}"
     try:
         devices = plugin_devices(ort, provider)
@@ -194,6 +202,11 @@ def unusable(provider: Provider) -> str | None:
         f"{provider.plugin} finds no {provider.hardware} that it supports on this machine "
         f"({platform.machine()}); {provider.install}"
     )
+
+
+def is_built_in(ort: Any, provider: Provider) -> bool:
+    """Whether this ONNX Runtime has it compiled in. A plugin's GPU or NPU shows only when the plugin lists devices."""
+    return provider.ort_name in ort.get_available_providers() and provider.hardware == "CPU"
 
 
 def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
@@ -225,8 +238,8 @@ def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
     ]
 
 
-def options_of(provider: Provider, threads: int | None) -> dict[str, str]:
-    """The provider's options for a session with that many threads."""
+def options_of(provider: Provider, threads: int | None, *, keeps_float32: bool = True) -> dict[str, str]:
+    """The provider's options for a session with that many threads, of a model that needs float32 or does not."""
     options = dict(provider.options)
     if threads is not None and provider.threads_option is not None:
         options[provider.threads_option] = str(threads)
@@ -234,6 +247,8 @@ def options_of(provider: Provider, threads: int | None) -> dict[str, str]:
         settings: dict[str, str] = {"PERFORMANCE_HINT": "LATENCY"}
         if threads is not None and provider.hardware == "CPU":
             settings["INFERENCE_NUM_THREADS"] = str(threads)
+        if keeps_float32 and "float32" in provider.executes:
+            settings["INFERENCE_PRECISION_HINT"] = "f32"
         options["load_config"] = json.dumps({provider.hardware: settings})
     return options
 

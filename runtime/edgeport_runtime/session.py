@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edgeport_runtime.contract import OUTPUTS
 from edgeport_runtime.errors import ManifestError, SessionError
 from edgeport_runtime.machine import available_cpus
-from edgeport_runtime.providers import CPU, options_of, plugin_devices
+from edgeport_runtime.providers import CPU, is_built_in, options_of, plugin_devices
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +53,7 @@ class SessionSettings:
         has_low_memory: no arena, no repacked weights: less memory, and slower.
         unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
             ONNX Runtime does it on every call.
+        keeps_float32: float values stay in 32 bits, also where the device prefers fewer.
     """
 
     threads: int | None = None
@@ -60,6 +61,7 @@ class SessionSettings:
     is_strict: bool = False
     has_low_memory: bool = False
     unpack_weights: bool = False
+    keeps_float32: bool = True
 
 
 class Session:
@@ -121,12 +123,12 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
         entries["session.disable_cpu_ep_fallback"] = "1"
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
-    providers = None
-    if provider.plugin is None:
-        providers = [(provider.ort_name, options_of(provider, threads))]
+    providers, provider_options = None, options_of(provider, threads, keeps_float32=settings.keeps_float32)
+    if provider.plugin is None or is_built_in(ort, provider):
+        providers = [(provider.ort_name, provider_options)]
     else:
         # By its name in `providers` a plugin would be left out without a word.
-        options.add_provider_for_devices(plugin_devices(ort, provider)[:1], options_of(provider, threads))
+        options.add_provider_for_devices(plugin_devices(ort, provider)[:1], provider_options)
     try:
         session = ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # noqa: BLE001  its exceptions share no base class
