@@ -136,7 +136,8 @@ class Classifier:
 
         Returns:
             ``device``, ``variant``, ``precision`` (what the device executes the variant in), ``reasons`` of the
-            choices, ``threads`` (None: ONNX Runtime's choice), and ``assignment``: for each of ONNX Runtime's
+            choices, ``threads`` (None: ONNX Runtime's choice), ``prepared`` (as
+            ``run-model tune`` kept it: its weights are mapped), and ``assignment``: for each of ONNX Runtime's
             providers how many nodes of which operator it runs, None where ONNX Runtime is too old to tell.
 
         Raises:
@@ -150,6 +151,7 @@ class Classifier:
             "precision": self._provider.executed(None if self.variant is None else self.variant.precision),
             "reasons": list(self._reasons),
             "threads": session.settings.threads,
+            "prepared": session.settings.is_prepared,
             "assignment": None
             if assignment is None
             else {name: dict(Counter(operators).most_common()) for name, operators in assignment.items()},

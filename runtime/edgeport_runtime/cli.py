@@ -42,10 +42,7 @@ def _parser() -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
         sub.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made, or a .onnx file of it")
-        if name != "info":
-            sub.add_argument(
-                "--variant", default="auto", metavar="NAME", help="(else the fastest measured here, or fp32)"
-            )
+        sub.add_argument("--variant", default="auto", metavar="NAME", help="(else the fastest measured here, or fp32)")
         sub.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, openvino, ... (see doctor)")
         sub.add_argument("--json", action="store_true", help="print one JSON document")
         return sub
@@ -179,8 +176,9 @@ def _info(args: argparse.Namespace) -> int:
 
     if args.assignment:
         return _assignment(args)
-    if args.device != "auto":
-        raise InputError("--device goes with --assignment here: without it nothing is loaded")
+    for option in ("device", "variant"):
+        if getattr(args, option) != "auto":
+            raise InputError(f"--{option} goes with --assignment here: without it nothing is loaded")
     if Path(args.bundle).is_file():
         return _info_of_file(args)
     manifest = load_manifest(args.bundle)
@@ -215,7 +213,7 @@ def _info(args: argparse.Namespace) -> int:
 def _assignment(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
 
-    with Classifier.load(args.bundle, device=args.device) as classifier:
+    with Classifier.load(args.bundle, device=args.device, variant=args.variant) as classifier:
         told = classifier.explain()
     if args.json:
         _print_json(told)
@@ -246,6 +244,12 @@ def _tune(args: argparse.Namespace) -> int:
     for name, reason in findings["excluded"].items():
         print(f"         -     {name}: {reason}")
     print(f"fastest at batch {findings['batch']}: {_contender(findings['winner'])}")
+    if findings["prepared"] is not None:
+        kept = findings["prepared"]
+        print(
+            f"prepared: loads in {kept['prepared_ms']} ms instead of {kept['load_ms']}; "
+            f"{kept['size_bytes'] / 1e6:.0f} MB in the cache folder"
+        )
     if file is None:
         print("not remembered: the cache folder cannot be written; set EDGEPORT_CACHE to one that can", file=sys.stderr)
     return DONE

@@ -7,6 +7,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from typing import Any
 
+from edgeport_runtime.cache import cache_folder
 from edgeport_runtime.errors import SessionError
 from edgeport_runtime.machine import available_cpus, describe_machine, instruction_sets
 from edgeport_runtime.providers import PROVIDERS, unusable
@@ -31,7 +32,7 @@ def diagnose() -> dict[str, Any]:
     Returns:
         ``machine``, ``instruction_sets`` (those that matter here, None where the system does not tell), ``cpus`` (of
         the machine, and allowed to this process), ``packages`` with their versions, ``devices`` with None or why one
-        cannot be used, and ``problems``, each with its remedy.
+        cannot be used, ``cache`` (its ``folder`` and ``size_bytes``), and ``problems``, each with its remedy.
     """
     sets = instruction_sets()
     problems = _clashes()
@@ -47,6 +48,7 @@ def diagnose() -> dict[str, Any]:
         "cpus": {"machine": os.cpu_count(), "allowed": available_cpus()},
         "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
         "devices": devices,
+        "cache": {"folder": str(cache_folder()), "size_bytes": _size_of_cache()},
         "problems": problems,
     }
 
@@ -59,6 +61,10 @@ def _clashes() -> list[str]:
     return [
         f"{' and '.join(names)} overwrite each other; pip uninstall {' '.join(names)}, then install the one you need"
     ]
+
+
+def _size_of_cache() -> int:
+    return sum(path.lstat().st_size for path in cache_folder().rglob("*"))
 
 
 def _version(name: str) -> str | None:

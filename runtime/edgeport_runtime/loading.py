@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from edgeport_runtime.cache import find_prepared, find_tuned
 from edgeport_runtime.choice import choose_variant, saturates
 from edgeport_runtime.contract import Contract
-from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.errors import InputError, ManifestError, SessionError
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
     Manifest,
@@ -17,9 +20,8 @@ from edgeport_runtime.manifest import (
     load_manifest,
     sha256_of,
 )
-from edgeport_runtime.providers import PROVIDERS, select_device, unusable
+from edgeport_runtime.providers import CPU, PROVIDERS, select_device, unusable
 from edgeport_runtime.session import Session
-from edgeport_runtime.tune import find_tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.providers import Provider
     from edgeport_runtime.session import SessionSettings
 
-__all__ = ["LoadedModel", "load_model"]
+__all__ = ["LoadedModel", "load_model", "settings_of"]
 
 
 class LoadedModel(NamedTuple):
@@ -63,28 +65,28 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     if path.is_dir():
         manifest = load_manifest(path)
         provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
-        file = _verified_file(path, chosen)
-        is_packed = (chosen.quantization or {}).get("scheme") == "weights only"
-        settings = replace(
-            settings,
-            threads=threads or tuned_threads,
-            unpack_weights=is_packed,
-            keeps_float32=chosen.precision.endswith("float32"),
-        )
+        settings = settings_of(chosen, replace(settings, threads=threads or tuned_threads))
+        session = _open(path, chosen, provider, settings)
         contract: Contract | None = manifest.contract
     else:
         if variant != "auto":
             raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
         provider, reasons = select_device(device)
-        manifest, chosen, file, contract = None, None, path, None
+        session = Session(path, provider=provider, settings=settings)
+        manifest, chosen, contract = None, None, None
 
     def reopen(settings: SessionSettings) -> Session:
-        return Session(file, provider=provider, settings=settings)
+        return Session(session.path, provider=provider, settings=settings)
 
-    session = reopen(settings)
     contract = contract or _embedded_contract(session, path)
-    _check_graph(session, contract, file)
+    _check_graph(session, contract)
     return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
+
+
+def settings_of(variant: Variant, settings: SessionSettings) -> SessionSettings:
+    """The settings with what the variant needs."""
+    is_packed = (variant.quantization or {}).get("scheme") == "weights only"
+    return replace(settings, unpack_weights=is_packed, keeps_float32=variant.precision.endswith("float32"))
 
 
 def _select(
@@ -102,15 +104,28 @@ def _select(
     return provider, chosen, None, (*reasons, f"{chosen.name}: {reason}")
 
 
-def _verified_file(bundle: Path, variant: Variant) -> Path:
+def _open(bundle: Path, variant: Variant, provider: Provider, settings: SessionSettings) -> Session:
+    """The variant as it was prepared here, or the bundle's, whose digests are checked while ONNX Runtime loads it."""
+    prepared = find_prepared(bundle, variant) if provider == CPU else None
+    if prepared is not None:
+        with contextlib.suppress(SessionError):  # damaged: it would only have saved time
+            return Session(prepared, provider=provider, settings=replace(settings, is_prepared=True))
     file = bundle_file(bundle, variant.file)
+    with ThreadPoolExecutor(1) as pool:
+        check = pool.submit(_check_digests, bundle, variant)
+        try:
+            return Session(file, provider=provider, settings=settings)
+        finally:
+            check.result()  # an altered file is told as that, whatever ONNX Runtime says of it
+
+
+def _check_digests(bundle: Path, variant: Variant) -> None:
     expected = {variant.file: variant.sha256}
     if variant.data is not None:
         expected[variant.data.file] = variant.data.sha256
     for name, sha256 in expected.items():
         if sha256_of(bundle_file(bundle, name)) != sha256:
             raise ManifestError(f"{name} is not the file that was exported (its sha256 differs); copy the bundle again")
-    return file
 
 
 def _embedded_contract(session: Session, path: Path) -> Contract:
@@ -124,7 +139,7 @@ def _embedded_contract(session: Session, path: Path) -> Contract:
     return Contract.from_dict(data)
 
 
-def _check_graph(session: Session, contract: Contract, path: Path) -> None:
+def _check_graph(session: Session, contract: Contract) -> None:
     spec = contract.preprocess
     wanted = [spec.num_channels, spec.image_size, spec.image_size]
     is_batch_right = (
@@ -133,7 +148,7 @@ def _check_graph(session: Session, contract: Contract, path: Path) -> None:
     is_output_right = (session.output_name, session.output_shape[1:]) == (contract.output, [contract.num_outputs])
     if session.input_shape[1:] != wanted or not is_batch_right or not is_output_right:
         raise ManifestError(
-            f"{path} maps {session.input_shape} to {session.output_name} {session.output_shape}, which is not what the "
-            f"contract says: [{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to {contract.num_outputs} "
-            f"{contract.output}"
+            f"{session.path} maps {session.input_shape} to {session.output_name} {session.output_shape}, which is not "
+            f"what the contract says: [{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to "
+            f"{contract.num_outputs} {contract.output}"
         )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.providers import Provider
 
-__all__ = ["INPUT_NAME", "Session", "SessionSettings", "import_onnxruntime"]
+__all__ = ["INPUT_NAME", "Session", "SessionSettings", "import_onnxruntime", "save_optimized"]
 
 INPUT_NAME = "image"
 _LOG_FATAL = 4  # errors reach the caller as exceptions; ONNX Runtime need not print them as well
@@ -50,7 +50,8 @@ class SessionSettings:
         spins: idle threads wait for the next call at full load for a while. Latency is a little better, and the
             processors are not there for others.
         is_strict: refuse a model of which the device cannot run every node.
-        has_low_memory: no arena, no repacked weights: less memory, and slower.
+        has_low_memory: no arena, and weights are not repacked: less memory, and slower.
+        is_prepared: the file is one of :func:`save_optimized`, whose repacked weights are mapped.
         unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
             ONNX Runtime does it on every call.
         keeps_float32: float values stay in 32 bits, also where the device prefers fewer.
@@ -60,6 +61,7 @@ class SessionSettings:
     spins: bool = True
     is_strict: bool = False
     has_low_memory: bool = False
+    is_prepared: bool = False
     unpack_weights: bool = False
     keeps_float32: bool = True
 
@@ -78,7 +80,7 @@ class Session:
     """
 
     def __init__(self, path: Path, *, provider: Provider, settings: SessionSettings | None = None) -> None:
-        self.settings = settings or SessionSettings()
+        self.path, self.settings = path, settings or SessionSettings()
         self._session = _make_session(path, provider, self.settings)
         self.assignment = _assignment(self._session)
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -104,8 +106,38 @@ class Session:
         return outputs_BK
 
 
+def save_optimized(path: Path, target: Path, *, settings: SessionSettings) -> None:
+    """Write a model as the CPU provider reworks it when it is loaded, with its repacked weights in a file beside it.
+
+    Raises:
+        SessionError: if it cannot be written.
+    """
+    ort = import_onnxruntime()
+    options = _session_options(ort, CPU, settings)
+    options.optimized_model_filepath = str(target)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": target.with_suffix(".data").name,
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        options.add_session_config_entry(key, value)
+    _open(ort, path, options, CPU, settings)
+
+
 def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> Any:
     ort = import_onnxruntime()
+    options = _session_options(ort, provider, settings)
+    session = _open(ort, path, options, provider, settings)
+    # A provider whose libraries do not load is left out with a warning only.
+    if provider.ort_name not in session.get_providers():
+        raise SessionError(
+            f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
+            f"load here; {provider.install}"
+        )
+    return session
+
+
+def _session_options(ort: Any, provider: Provider, settings: SessionSettings) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_FATAL
     threads = settings.threads or _limited_threads()
@@ -118,11 +150,17 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
         entries["session.intra_op.allow_spinning"] = "0"
     if settings.has_low_memory:
         options.enable_cpu_mem_arena = options.enable_mem_pattern = False
-        entries["session.disable_prepacking"] = "1"
+        if not settings.is_prepared:
+            entries["session.disable_prepacking"] = "1"
     if settings.is_strict and provider.ort_name != CPU.ort_name:
         entries["session.disable_cpu_ep_fallback"] = "1"
     for key, value in entries.items():
         options.add_session_config_entry(key, value)
+    return options
+
+
+def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: SessionSettings) -> Any:
+    threads = settings.threads or _limited_threads()
     providers, provider_options = None, options_of(provider, threads, keeps_float32=settings.keeps_float32)
     if provider.plugin is None or is_built_in(ort, provider):
         providers = [(provider.ort_name, provider_options)]
@@ -130,22 +168,15 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
         # By its name in `providers` a plugin would be left out without a word.
         options.add_provider_for_devices(plugin_devices(ort, provider)[:1], provider_options)
     try:
-        session = ort.InferenceSession(str(path), options, providers=providers)
+        return ort.InferenceSession(str(path), options, providers=providers)
     except Exception as error:  # noqa: BLE001  its exceptions share no base class
         message = _one_line(error)
-        if settings.is_strict and "fallback to CPU EP has been explicitly disabled" in message:
-            raise SessionError(
-                f"{provider.device} does not run every node of {path}, and strict was asked for; without strict "
-                "the others run on the CPU, and explain() names them"
-            ) from None
-        raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {message}") from None
-    # A provider whose libraries do not load is left out with a warning only.
-    if provider.ort_name not in session.get_providers():
+    if settings.is_strict and "fallback to CPU EP has been explicitly disabled" in message:
         raise SessionError(
-            f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
-            f"load here; {provider.install}"
+            f"{provider.device} does not run every node of {path}, and strict was asked for; without strict the "
+            "others run on the CPU, and explain() names them"
         )
-    return session
+    raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {message}")
 
 
 def _limited_threads() -> int | None:

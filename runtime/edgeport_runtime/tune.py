@@ -2,56 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import json
 import os
+import shutil
 import statistics
-import sys
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime.choice import read_json, saturates
-from edgeport_runtime.errors import EdgeportError, InputError
+from edgeport_runtime.cache import Tuned, findings_file, new_cache_path, outdated
+from edgeport_runtime.choice import saturates
+from edgeport_runtime.errors import EdgeportError, InputError, SessionError
+from edgeport_runtime.loading import settings_of
 from edgeport_runtime.machine import available_cpus, describe_machine
-from edgeport_runtime.manifest import MANIFEST_NAME, load_manifest
+from edgeport_runtime.manifest import load_manifest
+from edgeport_runtime.prepared import prepare
 from edgeport_runtime.providers import CPU, PROVIDERS, unusable
+from edgeport_runtime.session import SessionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from edgeport_runtime.classifier import Classifier
 
-__all__ = ["Tuned", "cache_folder", "find_tuned", "tune"]
+__all__ = ["tune"]
 
-_PACKAGES = (
-    "edgeport",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "openvino",
-    "onnxruntime-ep-openvino",
-    "onnxruntime-ep-webgpu",
-)
-_MAX_THREADS = 4096
 _ROUNDS = 5
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Tuned:
-    """What ran fastest on this machine.
-
-    Attributes:
-        variant: by name.
-        device: by name.
-        threads: None for ONNX Runtime's choice.
-    """
-
-    variant: str
-    device: str
-    threads: int | None
 
 
 def tune(
@@ -68,7 +45,8 @@ def tune(
 
     Returns:
         The findings as JSON types (``winner``, ``contenders`` with ``latency_ms`` at that batch, fastest first,
-        ``excluded`` with the reasons), and the file they are remembered in, None if it cannot be written.
+        ``excluded`` with the reasons, ``prepared``, see :mod:`edgeport_runtime.prepared`), and the file they are
+        remembered in, None if it cannot be written.
 
     Raises:
         ManifestError: if the bundle is incomplete or altered.
@@ -93,37 +71,10 @@ def tune(
         "winner": _fields(names[order[0]]),
         "contenders": [{**_fields(names[name]), "latency_ms": round(medians[name], 4)} for name in order],
         "excluded": excluded,
+        "prepared": None,
         "machine": describe_machine(),
     }
     return findings, _remember(bundle, findings)
-
-
-def find_tuned(bundle: Path) -> Tuned | None:
-    """What :func:`tune` found for this bundle, this machine and these package versions, if it was ever asked."""
-    folder = cache_folder()
-    if not folder.is_dir():
-        return None
-    found = read_json(folder / _file_name(bundle))
-    try:
-        winner = Tuned(**found["winner"])
-    except (KeyError, TypeError):
-        return None  # never tuned, or damaged
-    threads = winner.threads
-    is_number = isinstance(threads, int) and not isinstance(threads, bool) and 1 <= threads <= _MAX_THREADS
-    are_names = isinstance(winner.variant, str) and isinstance(winner.device, str)
-    return winner if are_names and (threads is None or is_number) else None
-
-
-def cache_folder() -> Path:
-    """Where findings are kept: ``EDGEPORT_CACHE``, or the user's cache folder. It may vanish."""
-    own = os.environ.get("EDGEPORT_CACHE")
-    if own:
-        return Path(own) / "tuned"
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "edgeport" / "tuned"
 
 
 def _load_contenders(bundle: Path, excluded: dict[str, str]) -> dict[Tuned, Classifier]:
@@ -169,30 +120,31 @@ def _name(tuned: Tuned) -> str:
     return f"{tuned.variant} on {tuned.device}{threads}"
 
 
-def _file_name(bundle: Path) -> str:
-    """Another name for another bundle, machine, or version of a package: what was found before is not found again."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
-    digest = hashlib.sha256((bundle / MANIFEST_NAME).read_bytes()).hexdigest()
-    key = json.dumps([digest, describe_machine(), versions], sort_keys=True)
-    return hashlib.sha256(key.encode()).hexdigest()[:32] + ".json"
-
-
 def _remember(bundle: Path, findings: dict[str, Any]) -> Path | None:
-    path = cache_folder() / _file_name(bundle)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    """Write the findings down, with the winner prepared, and drop those of other versions of the packages."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(findings, indent=2))
-        part.replace(path)
-    except OSError:  # read-only, full, or a file in the way: the findings are told all the same
-        with contextlib.suppress(OSError):
+        key = new_cache_path(bundle)
+        findings["prepared"] = _prepare(bundle, findings["winner"], key)
+        part = key.with_name(f"{key.name}.{os.getpid()}.part")
+        try:
+            part.write_text(json.dumps(findings, indent=2))
+            part.replace(findings_file(key))
+        finally:
             part.unlink(missing_ok=True)
+        for old in outdated(key):
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
+    except OSError:  # read-only, full, or a file in the way: the findings are told all the same
         return None
-    return path
+    return findings_file(key)
+
+
+def _prepare(bundle: Path, winner: dict[str, Any], target: Path) -> dict[str, Any] | None:
+    if winner["device"] != CPU.device:
+        return None
+    variant = next(known for known in load_manifest(bundle).variants if known.name == winner["variant"])
+    try:
+        return prepare(
+            bundle, variant, settings=settings_of(variant, SessionSettings(threads=winner["threads"])), target=target
+        )
+    except (OSError, SessionError):  # no room for it, for example: it only saves time
+        return None

@@ -197,7 +197,9 @@ def test_doctor_lists_what_can_be_used_and_why_not(capsys: pytest.CaptureFixture
     assert told["cpus"]["allowed"] >= 1
     assert told["problems"] == []
     assert main(["doctor"]) == 0
-    assert "device         cpu: can be used" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "device         cpu: can be used" in printed
+    assert f"cache          {told['cache']['folder']}, " in printed
 
 
 def test_doctor_names_clashing_packages(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeport_export import ExportConfig, export
-from edgeport_runtime import Classifier, providers
-from edgeport_runtime import tune as tuning
+from edgeport_runtime import Classifier, providers, tune
+from edgeport_runtime import cache as caching
 from edgeport_runtime.cli import main
 from edgeport_runtime.providers import PROVIDERS, Provider
 
@@ -93,7 +93,7 @@ def test_a_change_of_what_it_depends_on_ignores_it(
         manifest = bundle / "manifest.json"
         manifest.write_text(manifest.read_text() + "\n")
     else:
-        monkeypatch.setattr(tuning, "describe_machine", lambda: {"cpu": "another", "num_cpus": 2, "system": "Linux"})
+        monkeypatch.setattr(caching, "describe_machine", lambda: {"cpu": "another", "num_cpus": 2, "system": "Linux"})
     assert not _is_tuned(bundle)
 
 
@@ -139,7 +139,7 @@ def test_what_does_not_pass_the_golden_images_does_not_take_part(
     data = json.loads(manifest.read_text())
     data["variants"][0]["tolerance"] = 1e-12
     manifest.write_text(json.dumps(data))
-    monkeypatch.setattr(tuning, "saturates", lambda variant, _: variant.name == "int8")
+    monkeypatch.setattr(tune, "saturates", lambda variant, _: variant.name == "int8")
     found = _tune(bundle, capsys)
     assert {entry["variant"] for entry in found["contenders"]} == {"int8-avx2"}
     assert found["excluded"]["int8 on cpu"] == "its int8 arithmetic could saturate here"

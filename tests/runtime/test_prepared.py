@@ -1,0 +1,107 @@
+"""What `run-model tune` prepares loads faster, gives the same bits, and is not used where anything is wrong."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import shutil
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from edgeport_export import ExportConfig, export
+from edgeport_runtime import Classifier, ManifestError
+from edgeport_runtime.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle whose weights take time to load, and the cache folder after tuning it."""
+    folder = tmp_path_factory.mktemp("prepared")
+    bundle = export(ExportConfig(architecture="resnet18", output=folder / "bundle", quantize=())).path
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEPORT_CACHE", str(folder / "cache"))
+        assert main(["tune", str(bundle)]) == 0
+    return bundle, folder / "cache"
+
+
+@pytest.fixture
+def bundle(tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of both that a test may spoil."""
+    monkeypatch.setenv("EDGEPORT_CACHE", str(shutil.copytree(tuned[1], tmp_path / "cache")))
+    return shutil.copytree(tuned[0], tmp_path / "bundle")
+
+
+def _folder(tmp_path: Path) -> Path:
+    (record,) = (tmp_path / "cache").rglob("prepared.json")
+    return record.parent
+
+
+def _is_prepared(bundle: Path) -> bool:
+    with Classifier.load(bundle) as classifier:
+        is_prepared: bool = classifier.explain()["prepared"]
+        assert classifier.logits(np.zeros((1, 3, 224, 224), np.float32)).shape == (1, 1000)
+        return is_prepared
+
+
+def test_it_is_used_and_gives_the_same_bits(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    x_BCHW = np.random.default_rng(0).standard_normal((3, 3, 224, 224), np.float32)
+    outputs = {}
+    for name, options in {"plain": {}, "small": {"low_memory": True}}.items():
+        with Classifier.load(bundle, **options) as classifier:
+            assert classifier.explain()["prepared"]
+            outputs[name] = classifier.logits(x_BCHW)
+    monkeypatch.setenv("EDGEPORT_CACHE", str(bundle / "nothing"))
+    with Classifier.load(bundle) as classifier:
+        assert not classifier.explain()["prepared"]
+        expected = classifier.logits(x_BCHW)
+    np.testing.assert_array_equal(outputs["plain"], expected)
+    np.testing.assert_array_equal(outputs["small"], expected)
+
+
+@pytest.mark.parametrize("damage", ["cut", "garbage", "missing", "record"])
+def test_a_damaged_one_is_survived(damage: str, bundle: Path, tmp_path: Path) -> None:
+    folder = _folder(tmp_path)
+    data, model, record = (folder / name for name in ("model.data", "model.onnx", "prepared.json"))
+    assert _is_prepared(bundle)
+    if damage == "cut":
+        data.write_bytes(data.read_bytes()[:-1])
+    elif damage == "garbage":
+        model.write_bytes(b"?" * model.stat().st_size)
+    elif damage == "missing":
+        data.unlink()
+    else:
+        record.write_text('{"variant": "fp32", "files": ["model.onnx"]}')
+    assert not _is_prepared(bundle)
+
+
+def test_an_altered_model_is_still_refused(bundle: Path) -> None:
+    model = bundle / "model.fp32.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
+    with pytest.raises(ManifestError, match="is not the file that was exported"):
+        Classifier.load(bundle)
+
+
+def test_that_of_other_versions_is_dropped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _folder(tmp_path)
+    real = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "9.9" if name == "onnxruntime" else real(name))
+    assert not _is_prepared(bundle)
+    assert main(["tune", str(bundle)]) == 0
+    assert not before.exists()
+    assert _folder(tmp_path) != before
+    assert _is_prepared(bundle)
+
+
+def test_the_cache_is_told(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bundle.exists()
+    main(["doctor", "--json"])
+    cache = json.loads(capsys.readouterr().out)["cache"]
+    assert cache["folder"] == str(tmp_path / "cache" / "tuned")
+    assert cache["size_bytes"] > (_folder(tmp_path) / "model.data").stat().st_size
