@@ -1,9 +1,11 @@
-"""What the runtime adds to a bare session, and what its settings cost: overhead, spinning, memory, streams.
+"""What the runtime adds to a bare session, and what its settings cost: overhead, start, spinning, memory, streams.
 
     python tools/bench_runtime.py BUNDLE [--variant NAME] [--photos DIR]
 
 Lines, each a median or a rate, contenders in turn after a rest:
 overhead    microseconds that `Classifier.logits` adds to the bare session at batch 1.
+start       milliseconds from the start of a process to its first outputs, and its peak resident size: from the bundle,
+            and from what `run-model tune` prepares.
 spinning    a call every 50 ms, with idle threads spinning and without: latency, and processor time a call.
 memory      peak resident size of a process that loads and runs once, by default and with `low_memory=True`.
 stream      images a second over 300 JPEG photos: a loop of `predict`, decoding alone, the network alone at batch 8 (the
@@ -17,6 +19,7 @@ import json
 import os
 import statistics
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,12 +27,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime import Classifier
+from edgeport_runtime import Classifier, load_manifest
+from edgeport_runtime.cache import new_cache_path
 from edgeport_runtime.images import find_images
+from edgeport_runtime.loading import settings_of
 from edgeport_runtime.machine import available_cpus, describe_machine
+from edgeport_runtime.prepared import prepare
 from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.process import measure_process
-from edgeport_runtime.session import import_onnxruntime
+from edgeport_runtime.session import SessionSettings, import_onnxruntime
 from edgeport_runtime.timing import time_in_turn
 
 if TYPE_CHECKING:
@@ -50,6 +56,23 @@ def overhead(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, float]:
         times = time_in_turn(calls, rounds=ROUNDS, calls=1000 if x_BCHW.size < 10_000 else 20)
     bare_us, ours_us = (1e3 * statistics.median(times[name]) for name in calls)
     return {"bare_us": bare_us, "logits_us": ours_us, "adds_us": ours_us - bare_us}
+
+
+def start(bundle: Path, variant: str) -> dict[str, dict[str, float]]:
+    manifest = load_manifest(bundle)
+    known = next(known for known in manifest.variants if known.name == variant)
+    results = {}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["EDGEPORT_CACHE"] = cache
+        for name in ("bundle", "prepared"):
+            if name == "prepared":
+                settings = settings_of(known, manifest.contract, SessionSettings())
+                if prepare(bundle, known, settings=settings, target=new_cache_path(bundle)) is None:
+                    break  # no gain
+            runs = [measure_process(bundle, variant=variant, device="cpu", batch=1) for _ in range(5)]
+            results[name] = {key: statistics.median(run[key] for run in runs) for key in ("start_ms", "peak_bytes")}
+        del os.environ["EDGEPORT_CACHE"]
+    return results
 
 
 def spinning(bundle: Path, variant: str, x_BCHW: Any) -> dict[str, dict[str, float]]:
@@ -126,6 +149,7 @@ def main() -> int:
         "machine": describe_machine(),
         "variant": variant,
         "overhead": overhead(args.bundle, variant, x_BCHW),
+        "start": start(args.bundle, variant),
         "spinning": spinning(args.bundle, variant, x_BCHW),
         "memory": memory(args.bundle, variant),
         "stream": stream(args.bundle, variant, photos),

@@ -65,7 +65,7 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     if path.is_dir():
         manifest = load_manifest(path)
         provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
-        settings = settings_of(chosen, replace(settings, threads=threads or tuned_threads))
+        settings = settings_of(chosen, manifest.contract, replace(settings, threads=threads or tuned_threads))
         session = _open(path, chosen, provider, settings)
         contract: Contract | None = manifest.contract
     else:
@@ -83,10 +83,14 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
     return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
 
 
-def settings_of(variant: Variant, settings: SessionSettings) -> SessionSettings:
-    """The settings with what the variant needs."""
-    is_packed = (variant.quantization or {}).get("scheme") == "weights only"
-    return replace(settings, unpack_weights=is_packed, keeps_float32=variant.precision.endswith("float32"))
+def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
+    """The settings with what the variant needs and allows."""
+    return replace(
+        settings,
+        unpack_weights=(variant.quantization or {}).get("scheme") == "weights only",
+        keeps_float32=variant.precision.endswith("float32"),
+        is_replayed=contract.batch is not None and variant.precision in ("float32", "float16"),
+    )
 
 
 def _select(

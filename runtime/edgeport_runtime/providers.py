@@ -43,6 +43,8 @@ class Provider(NamedTuple):
         plugin: Python package that holds it as a library to be registered, unless it is compiled in.
         hardware: what a plugin's device must be.
         threads_option: the provider's own option for the number of threads, where it has a pool of its own.
+        replays_option: the provider's own option to record its kernels once and replay them (CUDA graphs).
+        memory: ONNX Runtime's name of the memory that inputs and outputs are kept in; None for the process's own.
     """
 
     device: str
@@ -53,6 +55,8 @@ class Provider(NamedTuple):
     plugin: str | None = None
     hardware: str = "CPU"
     threads_option: str | None = None
+    replays_option: str | None = None
+    memory: str | None = None
 
     def executed(self, precision: str | None) -> str:
         """The precision that a variant is executed in; None is a lone file's."""
@@ -93,12 +97,16 @@ PROVIDERS: tuple[Provider, ...] = (
             "use_tf32": "0",  # its 10 bits of mantissa would not pass for float32
             "cudnn_conv_algo_search": "HEURISTIC",  # the exhaustive search takes seconds at each new batch size
         },
+        replays_option="enable_cuda_graph",
+        memory="cuda",
     ),
     Provider(
         "tensorrt",
         "TensorrtExecutionProvider",
         "pip install 'edgeport[gpu]' in an environment without onnxruntime, and NVIDIA's TensorRT libraries",
         ("float32", "float16", "int8"),
+        replays_option="trt_cuda_graph_enable",
+        memory="cuda",
     ),
     Provider(
         "coreml",
@@ -238,9 +246,13 @@ def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
     ]
 
 
-def options_of(provider: Provider, threads: int | None, *, keeps_float32: bool = True) -> dict[str, str]:
-    """The provider's options for a session with that many threads, of a model that needs float32 or does not."""
+def options_of(
+    provider: Provider, threads: int | None, *, keeps_float32: bool = True, is_replayed: bool = False
+) -> dict[str, str]:
+    """The provider's options for a session; arguments as in ``SessionSettings``."""
     options = dict(provider.options)
+    if is_replayed and provider.replays_option is not None:
+        options[provider.replays_option] = "1"
     if threads is not None and provider.threads_option is not None:
         options[provider.threads_option] = str(threads)
     if provider.ort_name == "OpenVINOExecutionProvider":

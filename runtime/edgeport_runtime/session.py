@@ -55,6 +55,7 @@ class SessionSettings:
         unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
             ONNX Runtime does it on every call.
         keeps_float32: float values stay in 32 bits, also where the device prefers fewer.
+        is_replayed: the batch is fixed and the values are floats, so that a GPU can record its work and replay it.
     """
 
     threads: int | None = None
@@ -64,6 +65,7 @@ class SessionSettings:
     is_prepared: bool = False
     unpack_weights: bool = False
     keeps_float32: bool = True
+    is_replayed: bool = False
 
 
 class Session:
@@ -92,6 +94,11 @@ class Session:
         self.output_name: str = outputs[0].name
         self.output_shape: list[int | str] = outputs[0].shape
         self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._bound = None
+        if provider.memory is not None:
+            from edgeport_runtime.binding import BoundRun
+
+            self._bound = BoundRun(import_onnxruntime(), self._session, provider.memory)
 
     def run(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """The graph's output (B, K) float32.
@@ -100,6 +107,8 @@ class Session:
             SessionError: if the run fails, for want of memory for example.
         """
         try:
+            if self._bound is not None:
+                return self._bound(x_BCHW)
             outputs_BK: NDArray[np.float32] = self._session.run([self.output_name], {INPUT_NAME: x_BCHW})[0]
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
             raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
@@ -161,7 +170,10 @@ def _session_options(ort: Any, provider: Provider, settings: SessionSettings) ->
 
 def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: SessionSettings) -> Any:
     threads = settings.threads or _limited_threads()
-    providers, provider_options = None, options_of(provider, threads, keeps_float32=settings.keeps_float32)
+    providers = None
+    provider_options = options_of(
+        provider, threads, keeps_float32=settings.keeps_float32, is_replayed=settings.is_replayed
+    )
     if provider.plugin is None or is_built_in(ort, provider):
         providers = [(provider.ort_name, provider_options)]
     else:

@@ -141,10 +141,14 @@ def _remember(bundle: Path, findings: dict[str, Any]) -> Path | None:
 def _prepare(bundle: Path, winner: dict[str, Any], target: Path) -> dict[str, Any] | None:
     if winner["device"] != CPU.device:
         return None
-    variant = next(known for known in load_manifest(bundle).variants if known.name == winner["variant"])
+    manifest = load_manifest(bundle)
+    variant = next(known for known in manifest.variants if known.name == winner["variant"])
     try:
         return prepare(
-            bundle, variant, settings=settings_of(variant, SessionSettings(threads=winner["threads"])), target=target
+            bundle,
+            variant,
+            settings=settings_of(variant, manifest.contract, SessionSettings(threads=winner["threads"])),
+            target=target,
         )
     except (OSError, SessionError):  # no room for it, for example: it only saves time
         return None
