@@ -11,13 +11,23 @@ import torch
 
 from edgeport_export.locate import first_departure
 from edgeport_export.model_file import identity_of_data
-from edgeport_export.parity import FLOAT32_LIMITS, Limits, ParityReport, StageReport, compare
+from edgeport_export.parity import (
+    FLOAT32_LIMITS,
+    IN_GRAPH_INT8_LIMITS,
+    IN_GRAPH_LIMITS,
+    Limits,
+    ParityReport,
+    StageReport,
+    compare,
+)
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.golden import replay
+from edgeport_runtime.images import load_image
+from edgeport_runtime.loading import settings_of
 from edgeport_runtime.manifest import sha256_of
 from edgeport_runtime.preprocess import preprocess
 from edgeport_runtime.providers import CPU
-from edgeport_runtime.session import Session
+from edgeport_runtime.session import Session, SessionSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -166,6 +176,39 @@ class Chain:
                     report=self.report,
                 )
         raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
+
+    def check_in_graph(self, stage: str, path: Path, classifier: Classifier, bundle: Path) -> StageReport:
+        """Compare a model that takes pixels with the runtime's preprocessing before the same variant.
+
+        Args:
+            stage: its name.
+            path: the model.
+            classifier: the variant.
+            bundle: its folder.
+
+        Returns:
+            The stage's report.
+
+        Raises:
+            ParityError: naming the stage.
+        """
+        assert classifier.manifest is not None
+        assert classifier.variant is not None
+        settings = settings_of(classifier.variant, self._contract, SessionSettings())
+        session = Session(path, provider=CPU, settings=settings)
+        images = [bundle / image.file for image in classifier.manifest.golden.images]
+        spec = self._contract.preprocess
+        report = compare(
+            stage,
+            np.concatenate([session.run(np.asarray(load_image(image, "RGB"))) for image in images]),
+            np.concatenate([classifier.outputs(preprocess(image, spec)[np.newaxis]) for image in images]),
+            limits=IN_GRAPH_INT8_LIMITS if classifier.variant.precision == "int8" else IN_GRAPH_LIMITS,
+            contract=self._contract,
+        )
+        self._stages.append(report)
+        if not report.passed:
+            raise ParityError(f"stage {stage} departs from the runtime: {_verdict(report)}", report=self.report)
+        return report
 
     def _judge(self, report: StageReport, path: Path, outputs_BK: NDArray[np.float32]) -> None:
         self._stages.append(report)

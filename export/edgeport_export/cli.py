@@ -104,6 +104,13 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         default="runtime",
         help="where softmax or sigmoid is applied (default runtime)",
     )
+    graph.add_argument(
+        "--preprocess",
+        choices=("runtime", "in-graph"),
+        default="runtime",
+        help="in-graph: each variant once more as a file that takes 8-bit pixels of any size (default runtime alone)",
+    )
+    graph.add_argument("--script", choices=("c",), help="a C program that runs the bundle, beside infer.py")
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
 
 

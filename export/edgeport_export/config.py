@@ -46,6 +46,9 @@ class ExportConfig:
             one a class); None takes 0.5.
         activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
             ``runtime`` leaves it to the runtime.
+        preprocess: ``in-graph`` writes each variant once more with its preprocessing in the graph, for languages and
+            browsers that have no EdgePort; ``runtime`` leaves it to the runtime alone.
+        script: ``c`` writes a C program beside ``infer.py``, which runs the variants with their preprocessing.
         positions: position encodings of a ViT, ``learned`` or ``sinusoidal``.
         pooling: of a ViT: from the class ``token``, or the ``mean`` of all patches.
         transform_input: of GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
@@ -84,6 +87,8 @@ class ExportConfig:
     task: Task | None = None
     threshold: tuple[float, ...] | None = None
     activation: Literal["runtime", "in-graph"] = "runtime"
+    preprocess: Literal["runtime", "in-graph"] = "runtime"
+    script: Literal["c"] | None = None
     positions: Literal["learned", "sinusoidal"] | None = None
     pooling: Literal["token", "mean"] | None = None
     transform_input: bool | None = None
@@ -121,10 +126,17 @@ class ExportConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"{name} is {value}; it is from {low} to {high}")
-        for name, choices in (("task", (None, *TASKS)), ("activation", ("runtime", "in-graph"))):
+        for name, choices in (
+            ("task", (None, *TASKS)),
+            ("activation", ("runtime", "in-graph")),
+            ("preprocess", ("runtime", "in-graph")),
+            ("script", (None, "c")),
+        ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
+        if self.has_in_graph and self.batch not in (None, 1):
+            raise InputError("preprocessing in the graph takes one image a call; leave out --batch, or give --batch 1")
         self._check_quantization()
         is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
         if self.threshold is not None and is_multiclass:
@@ -160,6 +172,11 @@ class ExportConfig:
         for name in ("scheme", "calibration_method", "max_drop", "explain"):
             if getattr(self, name) not in (None, False) and not is_quantized:
                 raise InputError(f"--{name.replace('_', '-')} is for int8 variants, and --quantize names none")
+
+    @property
+    def has_in_graph(self) -> bool:
+        """Whether there are variants with their preprocessing in the graph; the C program needs them."""
+        return self.preprocess == "in-graph" or self.script is not None
 
     @property
     def options(self) -> dict[str, str | bool]:

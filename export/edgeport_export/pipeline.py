@@ -16,11 +16,13 @@ import onnx
 from edgeport_export.bundle import place, prepare_target, staging
 from edgeport_export.chain import Chain
 from edgeport_export.config import ExportConfig
+from edgeport_export.in_graph import put_in_graph
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latencies
-from edgeport_export.model_file import data_beside, move_model
+from edgeport_export.model_file import data_beside, move_model, save_model
 from edgeport_export.parity import FLOAT32_LIMITS
 from edgeport_export.progress import Progress
+from edgeport_export.script import write_infer
 from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
@@ -122,7 +124,10 @@ def export(
 
         write((fp32, *others))
         variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
+        if config.has_in_graph:
+            variants = tuple(_write_in_graph(variant, chain, bundle=bundle, progress=progress) for variant in variants)
         manifest = write(variants)
+        write_infer(bundle, manifest)
         totals = {
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": peak_memory_bytes(),
@@ -155,6 +160,18 @@ def _run_variants(
             checked.append(replace(variant, tolerance=_tolerance(report.relative_l2), num_equal=num_equal))
         progress.stage("latency")
         return tuple(checked), latencies(loaded)
+
+
+def _write_in_graph(variant: Variant, chain: Chain, *, bundle: Path, progress: Progress) -> Variant:
+    stage = f"in-graph {variant.name}"
+    progress.stage(stage)
+    with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
+        model = onnx.load(bundle / variant.file, load_external_data=False)
+        put_in_graph(model, classifier.contract.preprocess)
+        path = bundle / f"model.{variant.name}.in-graph.onnx"
+        save_model(model, path, check=False)
+        chain.check_in_graph(stage, path, classifier, bundle)
+    return replace(variant, in_graph=DataFile(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size))
 
 
 def _tolerance(relative_l2: float) -> float:
@@ -272,6 +289,7 @@ def _variant(path: Path, *, digest: str, **values: Any) -> Variant:
         sha256=digest,
         size_bytes=path.stat().st_size,
         data=None if data is None else DataFile(file=data.name, sha256=sha256_of(data), size_bytes=data.stat().st_size),
+        in_graph=None,
         tolerance=_FP32_TOLERANCE,
         **values,
     )

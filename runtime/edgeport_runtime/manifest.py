@@ -49,7 +49,7 @@ _MAX_MANIFEST_BYTES = 16 * 2**20
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DataFile:
-    """The weights of a model that is too large for one file: path inside the bundle, digest, and size."""
+    """A file that goes with a model: path inside the bundle, digest, and size."""
 
     file: str
     sha256: str
@@ -79,6 +79,7 @@ class Variant:
         sha256: digest of the file.
         size_bytes: size of the file.
         data: the weights, where they are in a file of their own; its name is the model's with ``.data`` after it.
+        in_graph: the same network with its preprocessing in the graph, where that was asked for.
         tolerance: largest relative L2 distance from PyTorch's logits that ``run-model verify`` accepts.
         num_equal: golden images with PyTorch's decisions; ``run-model verify`` accepts no fewer.
     """
@@ -91,6 +92,7 @@ class Variant:
     sha256: str
     size_bytes: int
     data: DataFile | None
+    in_graph: DataFile | None
     tolerance: float
     num_equal: int
 
@@ -117,6 +119,7 @@ class Variant:
             weights = DataFile.from_dict(weights, f"{context}.data")
             if weights.file != f"{data['file']}.data":  # where ONNX Runtime looks for it
                 fail(f"{context}.data.file", f"{weights.file!r} is not the model's name with .data after it")
+        in_graph = data["in_graph"]
         return cls(
             name=expect_string(data["name"], f"{context}.name"),
             file=expect_file(data["file"], f"{context}.file"),
@@ -126,6 +129,7 @@ class Variant:
             sha256=expect_digest(data["sha256"], f"{context}.sha256"),
             size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
             data=weights,
+            in_graph=None if in_graph is None else DataFile.from_dict(in_graph, f"{context}.in_graph"),
             tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
             num_equal=expect_integer(data["num_equal"], f"{context}.num_equal", 0, 2**31),
         )

@@ -1,0 +1,198 @@
+#!/usr/bin/env python3
+"""Classify images with the model in this folder. Needs numpy, Pillow and ONNX Runtime, and nothing else.
+
+    python infer.py IMAGE [IMAGE ...] [--variant NAME] [--top-k K] [--json]
+
+    import infer
+    session = infer.load()
+    infer.predict(session, "photo.jpg")
+
+Written by EdgePort when the model was exported; yours to change and to copy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+# BEGIN CONSTANTS
+# Model files by variant, with their SHA-256. The first is the default: exact, and right on every processor.
+FILES = {"fp32": {"model.fp32.onnx": ""}}
+TASK = "multiclass"  # "multiclass": one of the classes; "binary": the second of two, or not; "multilabel": any of them
+LABELS = ["zero", "one"]  # None: not known
+THRESHOLDS = None  # probability from which on a class is decided; None for multiclass
+OUTPUT = "logits"  # what the graph gives: "logits" or "probabilities"
+BATCH = None  # images the graph takes at once; None: any number
+COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"
+RESIZE = "shorter"  # "shorter" side to RESIZE_SIZE, both sides "exact", or "none"
+RESIZE_SIZE = 256
+INTERPOLATION = "bilinear"  # "bilinear", "bicubic" or "nearest"
+IMAGE_SIZE = 224  # cut from the centre
+SCALE = "unit"  # "unit": pixels are divided by 255; "byte": they stay 0 to 255
+MEAN = [0.485, 0.456, 0.406]  # subtracted after that
+STD = [0.229, 0.224, 0.225]  # divides after that
+# END CONSTANTS
+
+MAX_PIXELS = 89_478_485  # of an image, before and after the resize
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+ORIENTATIONS = (None, None, 0, 3, 1, 5, 4, 6, 2)  # EXIF's values 2 to 8 as Pillow's transpositions
+
+
+def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
+    """Open the model: an onnxruntime.InferenceSession. The file must be the one that was exported."""
+    import onnxruntime
+
+    files = FILES[variant or next(iter(FILES))]
+    folder = Path(__file__).resolve().parent
+    for name, sha256 in files.items():
+        digest = hashlib.sha256()
+        with open(folder / name, "rb") as file:
+            while chunk := file.read(2**20):
+                digest.update(chunk)
+        if digest.hexdigest() != sha256:
+            raise ValueError(f"{name} is not the file that was exported (its sha256 differs); copy it again")
+    options = onnxruntime.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(folder / next(iter(files)), options, providers=list(providers))
+
+
+def preprocess(path):
+    """Read an image file: float32 of shape (1, channels, IMAGE_SIZE, IMAGE_SIZE)."""
+    with Image.open(path, formats=FORMATS) as image:
+        pixels = np.asarray(crop(resize(decode(image))))
+    if COLOR == "grey":
+        pixels = pixels[:, :, np.newaxis]
+    elif COLOR == "bgr":
+        pixels = pixels[:, :, ::-1]
+    x = pixels.astype(np.float32)
+    if SCALE == "unit":
+        x /= np.float32(255)
+    x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+    return np.ascontiguousarray(x.transpose(2, 0, 1)[np.newaxis])
+
+
+def decode(image):
+    """To 8-bit RGB or grey, upright. Transparency is dropped; of 16-bit values the high byte is kept."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels are too many")
+    image.load()
+    orientation = image.getexif().get(0x0112, 1)
+    if image.mode == "F":
+        raise ValueError("it holds floating-point values, which have no defined range")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("it holds integers beyond 16 bits")
+        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+    if isinstance(image.info.get("transparency"), bytes):
+        image = image.convert("RGBA")
+    image = image.convert("L" if COLOR == "grey" else "RGB")
+    if orientation in range(2, 9):
+        image = image.transpose(Image.Transpose(ORIENTATIONS[orientation]))
+    return image
+
+
+def resize(image):
+    """Horizontally, then vertically: in one call some versions of Pillow choose the other order, and other pixels."""
+    width, height = image.size
+    if RESIZE == "none":
+        if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(f"it is {width}x{height} pixels; this model takes {IMAGE_SIZE}x{IMAGE_SIZE}")
+        return image
+    if RESIZE == "exact":
+        new_width = new_height = RESIZE_SIZE
+    elif width <= height:
+        new_width, new_height = RESIZE_SIZE, int(RESIZE_SIZE * height / width)
+    else:
+        new_width, new_height = int(RESIZE_SIZE * width / height), RESIZE_SIZE
+    if max(new_width * height, new_width * new_height) > MAX_PIXELS:
+        raise ValueError(f"{width}x{height} pixels are too narrow to be resized to {new_width}x{new_height}")
+    how = Image.Resampling[INTERPOLATION.upper()]
+    if new_width != width:
+        image = image.resize((new_width, height), how)
+    if new_height != height:
+        image = image.resize((new_width, new_height), how)
+    return image
+
+
+def crop(image):
+    """The centre; halves of a pixel are rounded to even."""
+    left, top = round((image.width - IMAGE_SIZE) / 2), round((image.height - IMAGE_SIZE) / 2)
+    return image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+
+
+def probabilities(outputs):
+    """Of one image's outputs: the softmax over the classes, or a sigmoid each."""
+    values = outputs.astype(np.float64)
+    if OUTPUT == "probabilities":
+        return values
+    if TASK != "multiclass":
+        return np.exp(-np.logaddexp(0.0, -values))
+    values -= values.max()
+    return np.exp(values - np.log(np.exp(values).sum()))
+
+
+def predict(session, path, top_k=5):
+    """The most probable classes of an image file, best first; of a binary model the decided class first."""
+    x = preprocess(path)
+    if BATCH is not None:
+        x = np.concatenate([x, np.zeros((BATCH - 1, *x.shape[1:]), np.float32)])
+    outputs = session.run([OUTPUT], {"image": x})[0][0]
+    if not np.isfinite(outputs).all():
+        raise ValueError("the model gave NaN or infinite values")
+    scores = probabilities(outputs)
+    if TASK == "binary":
+        decided = int(scores[0] >= THRESHOLDS[0])
+        order, chosen = [decided, 1 - decided], {decided}
+        scores = np.array([1 - scores[0], scores[0]])
+    elif TASK == "multilabel":
+        order = np.argsort(-scores, kind="stable")
+        chosen = set(np.flatnonzero(scores >= np.array(THRESHOLDS)))
+    else:
+        order = np.argsort(-outputs, kind="stable")
+        chosen = {order[0]}
+    return [
+        {
+            "index": int(i),
+            "label": None if LABELS is None else LABELS[i],
+            "score": float(scores[i]),
+            "is_decided": bool(i in chosen),
+        }
+        for i in order[:top_k]
+    ]
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Classify images with the model in this folder.")
+    parser.add_argument("images", nargs="+", metavar="IMAGE")
+    parser.add_argument("--variant", choices=list(FILES), default=next(iter(FILES)))
+    parser.add_argument("--top-k", type=int, default=5, metavar="K")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    args = parser.parse_args()
+    session = load(args.variant)
+    results, status = [], 0
+    for path in args.images:
+        try:
+            result = predict(session, path, args.top_k)
+        except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
+            print(f"error: {path}: {error}", file=sys.stderr)  # what Pillow raises on damaged files
+            results.append({"image": path, "error": str(error)})
+            status = 1
+            continue
+        results.append({"image": path, "predictions": result})
+        for found in [] if args.json else result:
+            print(f"{path}  {found['label'] or found['index']}  {found['score']:.4f}")
+    if args.json:
+        print(json.dumps(results, indent=2))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
