@@ -22,7 +22,7 @@ from edgeport_export.measure import latencies
 from edgeport_export.model_file import data_beside, move_model, save_model
 from edgeport_export.parity import FLOAT32_LIMITS
 from edgeport_export.progress import Progress
-from edgeport_export.script import write_infer
+from edgeport_export.script import write_c_program, write_infer
 from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
@@ -128,6 +128,8 @@ def export(
             variants = tuple(_write_in_graph(variant, chain, bundle=bundle, progress=progress) for variant in variants)
         manifest = write(variants)
         write_infer(bundle, manifest)
+        if config.script == "c":
+            write_c_program(bundle, manifest)
         totals = {
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": peak_memory_bytes(),

@@ -3,31 +3,64 @@
 from __future__ import annotations
 
 import pprint
+import string
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgeport_runtime.manifest import Manifest
 
-__all__ = ["INFER_NAME", "write_infer"]
+__all__ = ["write_c_program", "write_infer"]
 
-INFER_NAME = "infer.py"
 _TEMPLATES = Path(__file__).parent / "templates"
-_BEGIN, _END = "# BEGIN CONSTANTS\n", "# END CONSTANTS\n"
 
 
 def write_infer(bundle: Path, manifest: Manifest) -> None:
     """Write ``infer.py``, which runs the bundle without EdgePort and gives what ``Classifier.predict`` gives."""
-    template = (_TEMPLATES / INFER_NAME).read_text(encoding="utf-8")
-    head, _, rest = template.partition(_BEGIN)
-    block, _, tail = rest.partition(_END)
+    before, block, after = _parts("infer.py", "# BEGIN CONSTANTS\n", "# END CONSTANTS\n")
     comments = dict(_constant(line) for line in block.splitlines() if not line.startswith("#"))
     lines = [line for line in block.splitlines() if line.startswith("#")]
     for name, value in _constants(manifest).items():
         text = pprint.pformat(value, width=100, compact=True, sort_dicts=False)
         comment = comments[name] if "\n" not in text else ""
         lines.append(f"{name} = {text}{comment}")
-    (bundle / INFER_NAME).write_text(head + "\n".join(lines) + "\n" + tail, encoding="utf-8")
+    (bundle / "infer.py").write_text(before + "\n".join(lines) + "\n" + after, encoding="utf-8")
+
+
+def write_c_program(bundle: Path, manifest: Manifest) -> None:
+    """Write ``infer.c`` and its ``Makefile``, for variants that have their preprocessing in the graph."""
+    before, _, after = _parts("infer.c", "/* BEGIN CONSTANTS */\n", "/* END CONSTANTS */\n")
+    contract, first = manifest.contract, manifest.variants[0].in_graph
+    assert first is not None
+    labels = contract.labels or [None] * contract.num_classes
+    thresholds = contract.thresholds or (0.0,)
+    if len(thresholds) != contract.num_outputs:
+        thresholds = thresholds[:1] * contract.num_outputs
+    lines = [
+        f"#define MODEL {_c_string(first.file)}",
+        f"#define OUTPUT {_c_string(contract.output)}",
+        f"#define TASK {contract.task.upper()}",
+        f"#define NUM_OUTPUTS {contract.num_outputs}",
+        "static const char *const LABELS[] = {",
+        *(f"    {'NULL' if label is None else _c_string(label)}," for label in labels),
+        "};",
+        f"static const double THRESHOLDS[NUM_OUTPUTS] = {{{', '.join(map(repr, thresholds))}}};",
+    ]
+    (bundle / "infer.c").write_text(before + "\n".join(lines) + "\n" + after, encoding="ascii")
+    (bundle / "Makefile").write_bytes((_TEMPLATES / "Makefile").read_bytes())
+
+
+def _parts(template: str, begin: str, end: str) -> tuple[str, str, str]:
+    """A template before, between and after the marks of its constants."""
+    before, _, rest = (_TEMPLATES / template).read_text(encoding="utf-8").partition(begin)
+    block, _, after = rest.partition(end)
+    return before, block, after
+
+
+def _c_string(text: str) -> str:
+    """A C literal: what is not a plain character as octal bytes of UTF-8, which no following digit can lengthen."""
+    plain = frozenset(string.ascii_letters + string.digits + " ._-,;:()[]{}/+*=<>!#%&'|~^@$`")
+    return '"' + "".join(c if c in plain else "".join(f"\\{byte:03o}" for byte in c.encode()) for c in text) + '"'
 
 
 def _constant(line: str) -> tuple[str, str]:

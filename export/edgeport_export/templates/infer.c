@@ -1,0 +1,183 @@
+/* Classify an image with a model of this folder: ONNX Runtime's C API and nothing else.
+
+       make ORT=/path/to/onnxruntime     (a folder with include/ and lib/)
+       ./infer IMAGE.ppm [-m MODEL.onnx] [-k K]
+       ./infer PIXELS -s WIDTHxHEIGHT    (raw 8-bit RGB, row by row)
+
+   The model takes pixels of any size and holds the preprocessing, so that there is none here; an image must be upright.
+   Written by EdgePort when the model was exported; yours to change and to copy. */
+
+#include <errno.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <onnxruntime_c_api.h>
+
+enum { MULTICLASS, BINARY, MULTILABEL };
+
+/* BEGIN CONSTANTS */
+#define MODEL "model.fp32.in-graph.onnx"
+#define OUTPUT "logits"
+#define TASK MULTICLASS
+#define NUM_OUTPUTS 2
+static const char *const LABELS[] = {"zero", "one"};
+static const double THRESHOLDS[NUM_OUTPUTS] = {0, 0};
+/* END CONSTANTS */
+
+#define MAX_PIXELS 89478485L
+
+static const OrtApi *ort;
+
+static void fail(const char *what, const char *why) {
+    fprintf(stderr, "error: %s: %s\n", what, why);
+    exit(1);
+}
+
+static void check(const char *what, OrtStatus *status) {
+    if (status != NULL) fail(what, ort->GetErrorMessage(status));
+}
+
+/* The next number of a PPM header; comments run from # to the end of the line. */
+static long number(FILE *file, const char *path) {
+    int c = fgetc(file);
+    while (c == ' ' || (c >= '\t' && c <= '\r') || c == '#') {
+        if (c == '#')
+            while (c != '\n' && c != EOF) c = fgetc(file);
+        c = fgetc(file);
+    }
+    long value = 0;
+    if (c < '0' || c > '9') fail(path, "is not a PPM file (P6)");
+    for (; c >= '0' && c <= '9'; c = fgetc(file))
+        if ((value = 10 * value + (c - '0')) > MAX_PIXELS) fail(path, "has a number in its header that is too large");
+    return value; /* one character of white space behind the number is read as well */
+}
+
+static uint8_t *read_pixels(const char *path, long *width, long *height) {
+    FILE *file = fopen(path, "rb");
+    if (file == NULL) fail(path, strerror(errno));
+    if (*width == 0) {
+        if (fgetc(file) != 'P' || fgetc(file) != '6') fail(path, "is not a PPM file (P6); raw pixels need -s");
+        *width = number(file, path);
+        *height = number(file, path);
+        if (number(file, path) != 255) fail(path, "does not have 8 bits a value");
+    }
+    if (*width < 1 || *height < 1 || *width > MAX_PIXELS / *height) fail(path, "has no pixels, or too many");
+    size_t size = (size_t)*width * (size_t)*height * 3;
+    uint8_t *pixels = malloc(size);
+    if (pixels == NULL) fail(path, "not enough memory");
+    if (fread(pixels, 1, size, file) != size) fail(path, "is cut short");
+    if (fgetc(file) != EOF) fail(path, "is longer than its size says");
+    fclose(file);
+    return pixels;
+}
+
+static void run(const char *model, uint8_t *pixels, long width, long height, float *outputs) {
+    OrtEnv *env;
+    OrtSessionOptions *options;
+    OrtSession *session;
+    OrtMemoryInfo *memory;
+    OrtValue *image, *result = NULL;
+    const int64_t shape[] = {height, width, 3};
+    const char *const input = "image", *const output = OUTPUT;
+    check("ONNX Runtime", ort->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "infer", &env));
+    check("ONNX Runtime", ort->CreateSessionOptions(&options));
+    check(model, ort->CreateSession(env, model, options, &session));
+    check("memory", ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
+    check("the image", ort->CreateTensorWithDataAsOrtValue(memory, pixels, (size_t)(width * height * 3), shape, 3,
+                                                           ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, &image));
+    check(model, ort->Run(session, NULL, &input, (const OrtValue *const *)&image, 1, &output, 1, &result));
+    OrtTensorTypeAndShapeInfo *info;
+    size_t count;
+    float *values;
+    check(model, ort->GetTensorTypeAndShape(result, &info));
+    check(model, ort->GetTensorShapeElementCount(info, &count));
+    if (count != NUM_OUTPUTS) fail(model, "is another model: its number of outputs is not this program's");
+    check(model, ort->GetTensorMutableData(result, (void **)&values));
+    memcpy(outputs, values, sizeof(float) * NUM_OUTPUTS);
+    ort->ReleaseTensorTypeAndShapeInfo(info);
+    ort->ReleaseValue(result);
+    ort->ReleaseValue(image);
+    ort->ReleaseMemoryInfo(memory);
+    ort->ReleaseSession(session);
+    ort->ReleaseSessionOptions(options);
+    ort->ReleaseEnv(env);
+}
+
+/* Softmax over the classes, or a sigmoid each. */
+static void probabilities(const float *outputs, double *scores) {
+    const int are_logits = strcmp(OUTPUT, "logits") == 0;
+    double largest = -INFINITY, sum = 0;
+    for (int i = 0; i < NUM_OUTPUTS; i++) {
+        if (!isfinite(outputs[i])) fail("the model", "gave NaN or infinite values");
+        largest = fmax(largest, outputs[i]);
+    }
+    for (int i = 0; i < NUM_OUTPUTS; i++) {
+        scores[i] = outputs[i];
+        if (are_logits) scores[i] = TASK == MULTICLASS ? exp(scores[i] - largest) : 1 / (1 + exp(-scores[i]));
+        sum += scores[i];
+    }
+    for (int i = 0; are_logits && TASK == MULTICLASS && i < NUM_OUTPUTS; i++) scores[i] /= sum;
+}
+
+/* A star marks what the model decides. */
+static void print_class(int index, double score, int is_decided) {
+    if (LABELS[index] != NULL)
+        printf("%s", LABELS[index]);
+    else
+        printf("%d", index);
+    printf("  %.4f%s\n", score, is_decided ? "  *" : "");
+}
+
+static void print_best(double *scores, long k) {
+    if (TASK == BINARY) {
+        const int decided = scores[0] >= THRESHOLDS[0];
+        const double both[] = {1 - scores[0], scores[0]};
+        print_class(decided, both[decided], 1);
+        if (k > 1) print_class(!decided, both[!decided], 0);
+        return;
+    }
+    for (long n = 0; n < k && n < NUM_OUTPUTS; n++) {
+        int best = 0;
+        for (int i = 1; i < NUM_OUTPUTS; i++)
+            if (scores[i] > scores[best]) best = i;
+        print_class(best, scores[best], TASK == MULTILABEL ? scores[best] >= THRESHOLDS[best] : n == 0);
+        scores[best] = -1;
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *const usage = "usage: infer IMAGE.ppm [-m MODEL.onnx] [-k K] [-s WIDTHxHEIGHT for raw pixels]";
+    const char *image = NULL, *model = MODEL;
+    long width = 0, height = 0, k = 5;
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : "";
+        char end;
+        if (strcmp(argv[i], "-m") == 0 && value[0] != '\0') {
+            model = argv[++i];
+        } else if (strcmp(argv[i], "-k") == 0) {
+            if (sscanf(value, "%ld%c", &k, &end) != 1 || k < 1) fail("-k", usage);
+            i++;
+        } else if (strcmp(argv[i], "-s") == 0) {
+            if (sscanf(value, "%ldx%ld%c", &width, &height, &end) != 2 || width < 1) fail("-s", usage);
+            i++;
+        } else if (argv[i][0] != '-' && image == NULL) {
+            image = argv[i];
+        } else {
+            fail(argv[i], usage);
+        }
+    }
+    if (image == NULL) fail("no image", usage);
+    ort = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+    if (ort == NULL) fail("ONNX Runtime", "this library is older than the headers");
+    static float outputs[NUM_OUTPUTS];
+    static double scores[NUM_OUTPUTS];
+    uint8_t *pixels = read_pixels(image, &width, &height);
+    run(model, pixels, width, height, outputs);
+    free(pixels);
+    probabilities(outputs, scores);
+    print_best(scores, k);
+    return 0;
+}
