@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # environment: --no-deps brings no second torch), an older Pillow, and the runtime by itself.
 PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps --target
 .peers/.installed: pyproject.toml constraints.txt Makefile
-	rm -rf .peers
+	rm -rf $(addprefix .peers/,torchvision timm transformers lightning pillow12 cpu openvino-builtin)
 	$(PEER) .peers/torchvision torchvision==0.28.0
 	$(PEER) .peers/timm timm==1.0.31
 	$(PEER) .peers/transformers transformers==5.24.0 tokenizers==0.23.3 regex==2026.11.19
@@ -42,6 +42,18 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 	$(PYTHON) -m venv .peers/openvino-builtin
 	.peers/openvino-builtin/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt \
 		'.[openvino-builtin]'
+	touch $@
+
+# Other places where bundles run: emulated ARM64, C, Node, browsers. `.ci/run` makes them; tests without them are skipped.
+SHARED := $(abspath $(or $(EDGEPORT_TEST_DATA),../shared))
+.peers/edge/.installed: Makefile constraints.txt
+	rm -rf .peers/arm64 .peers/capi .peers/npm
+	PIP="$(PYTHON) -m pip" sh $(SHARED)/arm64/make-arm64-python.sh $(abspath .peers/arm64) onnxruntime==1.32.0
+	sh $(SHARED)/capi/get-headers.sh $(abspath .peers/capi)
+	for name in libonnxruntime.so libonnxruntime.so.1; do \
+		ln -sf $(abspath $(VENV))/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.* .peers/capi/lib/$$name; done
+	mkdir -p .peers/npm .peers/edge
+	npm install --silent --prefix .peers/npm --ignore-scripts onnxruntime-node@1.30.0 onnxruntime-web@1.30.0
 	touch $@
 
 # What tools/bench_peers.py compares with; tests do without it.

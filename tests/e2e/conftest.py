@@ -1,17 +1,80 @@
-"""Checkpoints and logits of other libraries, each written once a session by the library itself."""
+"""Checkpoints and logits of other libraries, and bundles that run everywhere, each made once a session."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
+
+from edgeport_export import ExportConfig, export
+from training.data import digits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_NUM_GOLDEN = 4
+_ANSWERS: dict[str, dict[str, list[int]]] = {}
+
+
+@pytest.fixture(scope="session")
+def everywhere(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Bundle of a trained network by its name, for x86, ARM64, C, browsers and Node, with a few golden images."""
+    made: dict[str, Path] = {}
+
+    def make(name: str) -> Path:
+        if name not in made:
+            folder = tmp_path_factory.mktemp("everywhere")
+            golden = folder / "golden"
+            golden.mkdir()
+            weights: str | Path = "digits"
+            if name == "resnet20":
+                weights = shared("weights/resnet20-12fca82f.th")
+                for image in sorted(shared("data/cifar10/test").rglob("*.png"))[:: 500 // _NUM_GOLDEN]:
+                    shutil.copy(image, golden / f"{image.parent.name}.png")
+            else:
+                for i, pixels in enumerate(digits()["x_test"][:_NUM_GOLDEN]):
+                    Image.fromarray(pixels).save(golden / f"{i}.png")
+            config = ExportConfig(
+                architecture=name,
+                output=folder / name,
+                weights=weights,
+                golden=golden,
+                calibration=shared("data/cifar10/calibration") if name == "resnet20" else None,
+                quantize=("int8",),
+                target=("cpu", "arm64"),
+                script="c",
+            )
+            made[name] = export(config).path
+        return made[name]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def answer() -> Callable[[str, str, list[int]], None]:
+    """Note the classes that somebody gives a bundle's golden images, for the table at the end."""
+
+    def note(bundle: str, who: str, top1: list[int]) -> None:
+        _ANSWERS.setdefault(who, {})[bundle] = top1
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _ANSWERS:
+        return
+    bundles = sorted({bundle for answers in _ANSWERS.values() for bundle in answers})
+    terminalreporter.section("top-1 of the golden images")
+    terminalreporter.line(f"| {'':<18} | " + " | ".join(f"{bundle:<12}" for bundle in bundles) + " |")
+    for who, answers in _ANSWERS.items():
+        cells = (" ".join(map(str, answers.get(bundle, ["-"]))) for bundle in bundles)
+        terminalreporter.line(f"| {who:<18} | " + " | ".join(f"{cell:<12}" for cell in cells) + " |")
 
 
 @pytest.fixture(scope="session")

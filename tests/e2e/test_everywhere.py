@@ -1,0 +1,179 @@
+"""One bundle, the same answers: `Classifier`, `infer.py`, C, ARM64 and Node. The browser's are in test_web.py.
+
+The table of answers is printed when the tests end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edgeport_runtime import Classifier, load_manifest
+from edgeport_runtime.images import load_image
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+ROOT = Path(__file__).parent
+NAMES = ("lenet5", "resnet20", "vit_digits")
+VARIANTS = ("fp32", "int8", "int8-arm64")
+ARM_CPUS = {
+    "cortex-a57": set(),  # NEON alone
+    "neoverse-n1": {"asimddp"},  # dot products
+    "neoverse-v1": {"asimddp", "i8mm"},  # and matrix products
+}
+
+
+def _pixels(bundle: Path) -> list[NDArray[np.uint8]]:
+    return [np.asarray(load_image(bundle / image.file, "RGB")) for image in load_manifest(bundle).golden.images]
+
+
+def _expected(bundle: Path) -> NDArray[np.float32]:
+    expected: NDArray[np.float32] = np.load(bundle / "golden" / "expected.npz")["logits"]
+    return expected
+
+
+def _relative_l2(outputs: Any, reference: NDArray[np.float32]) -> float:
+    return float(np.linalg.norm(np.asarray(outputs) - reference) / np.linalg.norm(reference))
+
+
+@pytest.fixture(params=NAMES)
+def bundle(request: pytest.FixtureRequest, everywhere: Callable[[str], Path]) -> Path:
+    return everywhere(request.param)
+
+
+@pytest.fixture
+def answers(bundle: Path, answer: Callable[[str, str, list[int]], None]) -> Callable[[str, list[int]], None]:
+    """Note who answers what, and compare with PyTorch's."""
+    expected = _expected(bundle).argmax(axis=1).tolist()
+    answer(bundle.name, "PyTorch", expected)
+
+    def note(who: str, top1: list[int]) -> None:
+        answer(bundle.name, who, top1)
+        assert top1 == expected
+
+    return note
+
+
+def test_classifier_and_infer(bundle: Path, answers: Callable[[str, list[int]], None]) -> None:
+    images = [bundle / image.file for image in load_manifest(bundle).golden.images]
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        answers("Classifier", [classifier.predict(image, 1)[0].index for image in images])
+    command = [sys.executable, "-I", str(bundle / "infer.py"), *map(str, images), "--top-k", "1", "--json"]
+    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answers("infer.py", [entry["predictions"][0]["index"] for entry in told])
+
+
+@pytest.fixture(scope="module")
+def c_program(peer: Callable[[str], Path]) -> Callable[[Path], Path]:
+    root = peer("capi")
+
+    def build(bundle: Path) -> Path:
+        if not (bundle / "infer").exists():
+            flags = "CFLAGS=-O1 -g -Wall -Wextra -Werror -fsanitize=address,undefined"
+            subprocess.run(["make", "-C", str(bundle), f"ORT={root}", flags], check=True, capture_output=True)
+        return bundle / "infer"
+
+    return build
+
+
+def _run_c(program: Path, *argv: object) -> subprocess.CompletedProcess[str]:
+    # ONNX Runtime itself keeps memory until the end.
+    environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0"}
+    command = [str(program), *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=program.parent, env=environment)
+
+
+def test_c(
+    bundle: Path, c_program: Callable[[Path], Path], answers: Callable[[str, list[int]], None], tmp_path: Path
+) -> None:
+    program, top1 = c_program(bundle), []
+    labels = load_manifest(bundle).contract.labels
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        for i, pixels in enumerate(_pixels(bundle)):
+            height, width, _ = pixels.shape
+            raw, ppm = tmp_path / f"{i}.rgb", tmp_path / f"{i}.ppm"
+            raw.write_bytes(pixels.tobytes())
+            ppm.write_bytes(f"P6\n# a comment\n{width} {height}\n255\n".encode() + pixels.tobytes())
+            done = _run_c(program, ppm, "-k", 1)
+            assert (done.returncode, done.stderr) == (0, "")
+            assert _run_c(program, raw, "-s", f"{width}x{height}", "-k", 1).stdout == done.stdout
+            name, score, star = done.stdout.rsplit(maxsplit=2)
+            assert star == "*"
+            assert float(score) == pytest.approx(classifier.predict(pixels, 1)[0].score, abs=0.005)
+            top1.append(int(name) if labels is None else labels.index(name.strip()))
+    answers("C", top1)
+
+
+@pytest.mark.parametrize(
+    ("content", "argv", "message"),
+    [
+        (b"", (), "is not a PPM file (P6)"),
+        (b"P5\n2 2\n255\n1234", (), "is not a PPM file (P6)"),
+        (b"P6\n2 2\n255\n12345678901", (), "is cut short"),
+        (b"P6\n2 2\n255\n1234567890123", (), "is longer than its size says"),
+        (b"P6\n2 2\n65535\n123456789012", (), "does not have 8 bits a value"),
+        (b"P6\n0 2\n255\n", (), "has no pixels, or too many"),
+        (b"P6\n99999 99999\n255\n", (), "has no pixels, or too many"),
+        (b"P6\n99999999999999999999 1\n255\n", (), "too large"),
+        (b"123456789012", ("-s", "2y2"), "usage"),
+        (b"123456789012", ("-k", "0"), "usage"),
+        (b"123456789012", ("-s", "2x2", "-m", "none.onnx"), "none.onnx"),
+        (b"123456789012", ("-s", "-2x-2"), "usage"),
+    ],
+)
+def test_c_refuses(
+    content: bytes,
+    argv: tuple[str, ...],
+    message: str,
+    everywhere: Callable[[str], Path],
+    c_program: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "image").write_bytes(content)
+    done = _run_c(c_program(everywhere("lenet5")), tmp_path / "image", *argv)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+
+
+def test_node(
+    bundle: Path, peer: Callable[[str], Path], answers: Callable[[str, list[int]], None], tmp_path: Path
+) -> None:
+    argv: list[str] = []
+    for i, pixels in enumerate(_pixels(bundle)):
+        (tmp_path / f"{i}.rgb").write_bytes(pixels.tobytes())
+        argv += [str(pixels.shape[1]), str(pixels.shape[0]), str(tmp_path / f"{i}.rgb")]
+    script = peer("npm") / "node_reference.mjs"  # beside the packages, where Node looks for them
+    script.write_text((ROOT / "node_reference.mjs").read_text())
+    command = ["node", str(script), str(bundle / "model.fp32.in-graph.onnx"), "logits", *argv]
+    outputs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    answers("Node", np.argmax(outputs, axis=1).tolist())
+    assert _relative_l2(outputs, _expected(bundle)) < 5e-3
+
+
+@pytest.mark.parametrize("cpu", ARM_CPUS)
+def test_arm64(cpu: str, bundle: Path, peer: Callable[[str], Path], answers: Callable[[str, list[int]], None]) -> None:
+    """Emulated. Measured: float32 7e-7 from PyTorch's logits at most; int8 as far from them as on x86, within 6%."""
+    environment = {**os.environ, "QCPU": cpu, "PYTHONPATH": str(ROOT.parents[1] / "runtime")}
+    command = [str(peer("arm64") / "python"), str(ROOT / "device_reference.py"), str(bundle), *VARIANTS]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    told, manifest, expected = json.loads(done.stdout), load_manifest(bundle), _expected(bundle)
+    assert set(told["sets"]) & {"asimddp", "i8mm"} == ARM_CPUS[cpu]
+    for variant in manifest.variants:
+        here = told["variants"][variant.name]
+        assert here["classifier"] == here["infer"]
+        assert _relative_l2(here["outputs"], expected) <= variant.tolerance
+        with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
+            images = [bundle / image.file for image in manifest.golden.images]
+            assert here["classifier"] == [classifier.predict(image, 1)[0].index for image in images]
+    answers(f"ARM64 {cpu}", told["variants"]["fp32"]["classifier"])
