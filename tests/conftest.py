@@ -39,9 +39,15 @@ def shared() -> Callable[[str], Path]:
 
 
 @pytest.fixture(scope="session")
+def require() -> Callable[[str, str], Path]:
+    """A path of the machine, and what brings it where it is absent."""
+    return lambda path, remedy: _require(Path(path), remedy)
+
+
+@pytest.fixture(scope="session")
 def peer() -> Callable[[str], Path]:
-    """Path of a peer that `make .peers/.installed` installs: torchvision, pillow12 or cpu."""
-    return lambda name: _require(ROOT / ".peers" / name, "run: make .peers/.installed")
+    """Path of a peer, such as torchvision, pillow12, cpu or arm64."""
+    return lambda name: _require(ROOT / ".peers" / name, "run: make .peers/.installed .peers/edge/.installed")
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ __all__ = ["main"]
 _STREAM_FROM = 16
 _TUNE = "find the fastest variant, device and number of threads on this machine, and use it from now on"
 _BENCH = "time the variants on devices of this machine, in turn, with their memory and time to start"
+_WEB = "write a static page that runs a bundle in the browser"
 _DOCTOR = "show the packages, devices, instructions and threads of this machine, and what is wrong with them"
 
 
@@ -71,6 +72,17 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--rounds", type=_positive, default=10, metavar="N", help="turns, 3 calls each (default 10)")
     bench.add_argument("--plot", metavar="FILE", help="write a bar chart (SVG)")
     bench.add_argument("--json", action="store_true", help="print one JSON document")
+    web = commands.add_parser("web", help=_WEB, description=_WEB, allow_abbrev=False)
+    web.set_defaults(command=_web)
+    web.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made with --preprocess in-graph")
+    web.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to make")
+    web.add_argument("--variant", default="fp32", metavar="NAME", help="(default fp32)")
+    web.add_argument(
+        "--onnxruntime-web",
+        default="node_modules/onnxruntime-web",
+        metavar="DIR",
+        help="the npm package (default node_modules/onnxruntime-web)",
+    )
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
     doctor.add_argument("--json", action="store_true", help="print one JSON document")
@@ -285,6 +297,17 @@ def _contender(entry: dict[str, Any]) -> str:
     threads = entry["threads"]
     count = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
     return f"{entry['variant']} on {entry['device']}{count}"
+
+
+def _web(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.web import make_site
+
+    output = Path(args.output)
+    size = make_site(Path(args.bundle), output, variant=args.variant, engine=Path(args.onnxruntime_web))
+    print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {output}")
+    return DONE
 
 
 def _doctor(args: argparse.Namespace) -> int:
