@@ -4,8 +4,8 @@
 
 Lines, each a median or a rate, contenders in turn after a rest:
 overhead    microseconds that `Classifier.logits` adds to the bare session at batch 1.
-start       milliseconds from the start of a process to its first outputs, and its peak resident size: from the bundle,
-            and from what `run-model tune` prepares.
+start       milliseconds from the start of a process to its first outputs, its peak resident size, and its private
+            memory: from the bundle, from what `run-model tune` prepares, and from the .ort file if there is one.
 spinning    a call every 50 ms, with idle threads spinning and without: latency, and processor time a call.
 memory      peak resident size of a process that loads and runs once, by default and with `low_memory=True`.
 stream      images a second over 300 JPEG photos: a loop of `predict`, decoding alone, the network alone at batch 8 (the
@@ -64,13 +64,18 @@ def start(bundle: Path, variant: str) -> dict[str, dict[str, float]]:
     results = {}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["EDGEPORT_CACHE"] = cache
-        for name in ("bundle", "prepared"):
+        for name in ("bundle", "ort", "prepared"):
+            path, asked = bundle, variant
             if name == "prepared":
                 settings = settings_of(known, manifest.contract, SessionSettings())
                 if prepare(bundle, known, settings=settings, target=new_cache_path(bundle)) is None:
                     break  # no gain
-            runs = [measure_process(bundle, variant=variant, device="cpu", batch=1) for _ in range(5)]
-            results[name] = {key: statistics.median(run[key] for run in runs) for key in ("start_ms", "peak_bytes")}
+            elif name == "ort":
+                if known.ort is None:
+                    continue
+                path, asked = bundle / known.ort.file, "auto"
+            runs = [measure_process(path, variant=asked, device="cpu", batch=1) for _ in range(5)]
+            results[name] = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
         del os.environ["EDGEPORT_CACHE"]
     return results
 

@@ -110,6 +110,9 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         default="runtime",
         help="in-graph: each variant once more as a file that takes 8-bit pixels of any size (default runtime alone)",
     )
+    graph.add_argument(
+        "--ort", action="store_true", help="each model once more as .ort, with the operators for a reduced build"
+    )
     graph.add_argument("--script", choices=("c",), help="a C program that runs the bundle, beside infer.py")
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
 

@@ -49,6 +49,7 @@ class ExportConfig:
         preprocess: ``in-graph`` writes each variant once more with its preprocessing in the graph, for languages and
             browsers that have no EdgePort; ``runtime`` leaves it to the runtime alone.
         script: ``c`` writes a C program beside ``infer.py``, which runs the variants with their preprocessing.
+        ort: write each model once more in ONNX Runtime's own format, with the list of operators for a reduced build.
         positions: position encodings of a ViT, ``learned`` or ``sinusoidal``.
         pooling: of a ViT: from the class ``token``, or the ``mean`` of all patches.
         transform_input: of GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
@@ -89,6 +90,7 @@ class ExportConfig:
     activation: Literal["runtime", "in-graph"] = "runtime"
     preprocess: Literal["runtime", "in-graph"] = "runtime"
     script: Literal["c"] | None = None
+    ort: bool = False
     positions: Literal["learned", "sinusoidal"] | None = None
     pooling: Literal["token", "mean"] | None = None
     transform_input: bool | None = None

@@ -67,7 +67,8 @@ class StageReport:
 
     Attributes:
         stage: ``exported``, ``simplified``, ``variant <name>``, ``runtime <name>``, or ``in-graph <name>``, which is
-            compared with the runtime.
+            compared with the runtime, ``ort <name>`` or
+            ``in-graph <name> ort``.
         num_samples: inputs compared.
         max_abs: largest difference of an output.
         relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample, or of all, as ``limits.over`` says.

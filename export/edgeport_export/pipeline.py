@@ -20,6 +20,7 @@ from edgeport_export.in_graph import put_in_graph
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latencies
 from edgeport_export.model_file import data_beside, move_model, save_model
+from edgeport_export.ort_format import write_operators, write_ort
 from edgeport_export.parity import FLOAT32_LIMITS
 from edgeport_export.progress import Progress
 from edgeport_export.script import write_c_program, write_infer
@@ -125,7 +126,15 @@ def export(
         write((fp32, *others))
         variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
         if config.has_in_graph:
-            variants = tuple(_write_in_graph(variant, chain, bundle=bundle, progress=progress) for variant in variants)
+            variants = tuple(
+                _write_in_graph(variant, config, chain, bundle=bundle, progress=progress) for variant in variants
+            )
+        if config.ort:
+            variants = tuple(
+                _write_ort(variant, chain, limits.get(variant.name, FLOAT32_LIMITS), bundle=bundle, progress=progress)
+                for variant in variants
+            )
+            write_operators(bundle, bundle.glob("*.ort"))
         manifest = write(variants)
         write_infer(bundle, manifest)
         if config.script == "c":
@@ -164,7 +173,9 @@ def _run_variants(
         return tuple(checked), latencies(loaded)
 
 
-def _write_in_graph(variant: Variant, chain: Chain, *, bundle: Path, progress: Progress) -> Variant:
+def _write_in_graph(
+    variant: Variant, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+) -> Variant:
     stage = f"in-graph {variant.name}"
     progress.stage(stage)
     with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
@@ -173,7 +184,25 @@ def _write_in_graph(variant: Variant, chain: Chain, *, bundle: Path, progress: P
         path = bundle / f"model.{variant.name}.in-graph.onnx"
         save_model(model, path, check=False)
         chain.check_in_graph(stage, path, classifier, bundle)
-    return replace(variant, in_graph=DataFile(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size))
+        if not config.ort:
+            return replace(variant, in_graph=_data_file(path))
+        converted = path.with_suffix(".ort")
+        write_ort(path, converted)
+        chain.check_in_graph(f"{stage} ort", converted, classifier, bundle)
+    return replace(variant, in_graph=_data_file(path), in_graph_ort=_data_file(converted))
+
+
+def _write_ort(variant: Variant, chain: Chain, limits: Limits, *, bundle: Path, progress: Progress) -> Variant:
+    stage = f"ort {variant.name}"
+    progress.stage(stage)
+    path = bundle / f"model.{variant.name}.ort"
+    write_ort(bundle / variant.file, path)
+    chain.check_graph(stage, path, limits=limits)
+    return replace(variant, ort=_data_file(path))
+
+
+def _data_file(path: Path) -> DataFile:
+    return DataFile(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 
 def _tolerance(relative_l2: float) -> float:
@@ -290,8 +319,10 @@ def _variant(path: Path, *, digest: str, **values: Any) -> Variant:
         file=path.name,
         sha256=digest,
         size_bytes=path.stat().st_size,
-        data=None if data is None else DataFile(file=data.name, sha256=sha256_of(data), size_bytes=data.stat().st_size),
+        data=None if data is None else _data_file(data),
         in_graph=None,
+        ort=None,
+        in_graph_ort=None,
         tolerance=_FP32_TOLERANCE,
         **values,
     )

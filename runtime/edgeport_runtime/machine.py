@@ -7,7 +7,14 @@ import os
 import platform
 from pathlib import Path
 
-__all__ = ["available_cpus", "describe_machine", "instruction_sets", "is_x86", "peak_memory_bytes"]
+__all__ = [
+    "available_cpus",
+    "describe_machine",
+    "instruction_sets",
+    "is_x86",
+    "peak_memory_bytes",
+    "private_memory_bytes",
+]
 
 _ROOT = Path("/")
 _CPUINFO = Path("/proc/cpuinfo")
@@ -40,6 +47,14 @@ def peak_memory_bytes() -> int | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def private_memory_bytes() -> int | None:
+    """Resident memory of this process that it shares with no file and no other process; None where it is not told."""
+    for line in (_read(Path("/proc/self/status")) or "").splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return None
 
 
 def is_x86() -> bool:

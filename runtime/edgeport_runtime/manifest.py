@@ -80,6 +80,8 @@ class Variant:
         size_bytes: size of the file.
         data: the weights, where they are in a file of their own; its name is the model's with ``.data`` after it.
         in_graph: the same network with its preprocessing in the graph, where that was asked for.
+        ort: the model in ONNX Runtime's own format, where that was asked for.
+        in_graph_ort: of both, where both were asked for.
         tolerance: largest relative L2 distance from PyTorch's logits that ``run-model verify`` accepts.
         num_equal: golden images with PyTorch's decisions; ``run-model verify`` accepts no fewer.
     """
@@ -93,6 +95,8 @@ class Variant:
     size_bytes: int
     data: DataFile | None
     in_graph: DataFile | None
+    ort: DataFile | None
+    in_graph_ort: DataFile | None
     tolerance: float
     num_equal: int
 
@@ -119,7 +123,10 @@ class Variant:
             weights = DataFile.from_dict(weights, f"{context}.data")
             if weights.file != f"{data['file']}.data":  # where ONNX Runtime looks for it
                 fail(f"{context}.data.file", f"{weights.file!r} is not the model's name with .data after it")
-        in_graph = data["in_graph"]
+        others = {
+            field: None if data[field] is None else DataFile.from_dict(data[field], f"{context}.{field}")
+            for field in ("in_graph", "ort", "in_graph_ort")
+        }
         return cls(
             name=expect_string(data["name"], f"{context}.name"),
             file=expect_file(data["file"], f"{context}.file"),
@@ -129,7 +136,7 @@ class Variant:
             sha256=expect_digest(data["sha256"], f"{context}.sha256"),
             size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
             data=weights,
-            in_graph=None if in_graph is None else DataFile.from_dict(in_graph, f"{context}.in_graph"),
+            **others,
             tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
             num_equal=expect_integer(data["num_equal"], f"{context}.num_equal", 0, 2**31),
         )

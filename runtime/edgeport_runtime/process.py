@@ -22,7 +22,7 @@ def measure_process(bundle: Path, *, variant: str, device: str, batch: int, low_
 
     Returns:
         ``start_ms``, from the start of the process to its first outputs, and ``peak_bytes``, its largest resident size
-        (None where the system does not tell).
+        and ``private_bytes``, what it holds then that is no file's (None where the system does not tell).
 
     Raises:
         SessionError: if the process fails.
@@ -36,20 +36,21 @@ def measure_process(bundle: Path, *, variant: str, device: str, batch: int, low_
     if done.returncode != 0:
         raise SessionError(f"{variant} on {device} fails in a process of its own: {done.stderr.strip()[-500:]}")
     told = json.loads(done.stdout)
-    return {"start_ms": round((told["done"] - start) * 1e3, 1), "peak_bytes": told["peak_bytes"]}
+    return {"start_ms": round((told.pop("done") - start) * 1e3, 1), **told}
 
 
 def _main(bundle: str, variant: str, device: str, batch: str, low_memory: str) -> None:
     import numpy as np
 
     from edgeport_runtime.classifier import Classifier
-    from edgeport_runtime.machine import peak_memory_bytes
+    from edgeport_runtime.machine import peak_memory_bytes, private_memory_bytes
 
     is_low = low_memory == "1"
     with Classifier.load(bundle, variant=variant, device=device, spin=False, low_memory=is_low) as classifier:
         spec = classifier.contract.preprocess
         classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
-        json.dump({"done": time.time(), "peak_bytes": peak_memory_bytes()}, sys.stdout)
+        told = {"done": time.time(), "peak_bytes": peak_memory_bytes(), "private_bytes": private_memory_bytes()}
+        json.dump(told, sys.stdout)
 
 
 if __name__ == "__main__":

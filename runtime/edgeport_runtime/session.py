@@ -122,7 +122,7 @@ def save_optimized(path: Path, target: Path, *, settings: SessionSettings) -> No
         SessionError: if it cannot be written.
     """
     ort = import_onnxruntime()
-    options = _session_options(ort, CPU, settings)
+    options = _session_options(ort, path, CPU, settings)
     options.optimized_model_filepath = str(target)
     for key, value in {
         "session.optimized_model_external_initializers_file_name": target.with_suffix(".data").name,
@@ -135,7 +135,7 @@ def save_optimized(path: Path, target: Path, *, settings: SessionSettings) -> No
 
 def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> Any:
     ort = import_onnxruntime()
-    options = _session_options(ort, provider, settings)
+    options = _session_options(ort, path, provider, settings)
     session = _open(ort, path, options, provider, settings)
     # A provider whose libraries do not load is left out with a warning only.
     if provider.ort_name not in session.get_providers():
@@ -146,13 +146,15 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
     return session
 
 
-def _session_options(ort: Any, provider: Provider, settings: SessionSettings) -> Any:
+def _session_options(ort: Any, path: Path, provider: Provider, settings: SessionSettings) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = _LOG_FATAL
     threads = settings.threads or _limited_threads()
     if threads is not None:
         options.intra_op_num_threads = threads
     entries = {"session.record_ep_graph_assignment_info": "1"}
+    if path.suffix == ".ort":  # its weights are used where they lie in the file, mapped into memory
+        entries |= {"session.use_memory_mapped_ort_model": "1", "session.use_ort_model_bytes_for_initializers": "1"}
     if settings.unpack_weights:
         entries["session.disable_quant_qdq"] = "1"
     if not settings.spins:

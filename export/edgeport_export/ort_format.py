@@ -1,0 +1,53 @@
+"""Variants in ONNX Runtime's own format, and the list of operators for a build of it that has no others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeport_runtime.errors import ExportError
+from edgeport_runtime.session import import_onnxruntime
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+__all__ = ["OPERATORS_NAME", "write_operators", "write_ort"]
+
+OPERATORS_NAME = "required_operators.config"
+
+
+def write_ort(path: Path, target: Path) -> None:
+    """Convert a model, optimized as far as every processor allows.
+
+    What goes further, ONNX Runtime notes in the file and applies where it is loaded.
+
+    Args:
+        path: an ``.onnx`` file with its weights in it.
+        target: the ``.ort`` file.
+
+    Raises:
+        ExportError: if ONNX Runtime cannot write it.
+    """
+    ort = import_onnxruntime()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.optimized_model_filepath = str(target)
+    options.add_session_config_entry("session.save_model_format", "ORT")
+    options.add_session_config_entry("optimization.minimal_build_optimizations", "save")
+    try:
+        # Its layout of channels is for the processor that it is made on.
+        ort.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=["NchwcTransformer"]
+        )
+    except Exception as error:  # its exceptions share no base class
+        raise ExportError(f"{path.name} cannot be written in ONNX Runtime's format: {error}") from error
+
+
+def write_operators(bundle: Path, models: Iterable[Path]) -> None:
+    """Write ``required_operators.config`` for ``.ort`` files of a bundle, as ONNX Runtime's build script takes it."""
+    from onnxruntime.tools.ort_format_model import create_config_from_models
+
+    target = bundle / OPERATORS_NAME
+    create_config_from_models(sorted(models), target, enable_type_reduction=False)
+    lines = [line for line in target.read_text().splitlines() if not line.startswith("#")]  # they name its folder
+    target.write_text("\n".join(lines) + "\n")
