@@ -13,10 +13,10 @@ demo: $(VENV)/.installed
 	$(BIN)/export-model vit -o build/vit --force
 	$(BIN)/run-model predict build/vit "$$($(BIN)/python tools/sample_image.py)"
 
-test: $(VENV)/.installed .peers/.installed
+test: $(VENV)/.installed .peers/.runtime
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-check: $(VENV)/.installed .peers/.installed
+check: $(VENV)/.installed .peers/.runtime
 	$(BIN)/python tools/check.py $(STEPS)
 
 clean:
@@ -44,9 +44,15 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 		'.[openvino-builtin]'
 	touch $@
 
+# The runtime in environments of its own, as it is now.
+.peers/.runtime: .peers/.installed $(shell find runtime models export -type f -not -name '*.pyc')
+	for name in cpu openvino-builtin; do \
+		.peers/$$name/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --force-reinstall . || exit 1; done
+	touch $@
+
 # Other places where bundles run: emulated ARM64, C, Node, browsers. `.ci/run` makes them; tests without them are skipped.
 SHARED := $(abspath $(or $(EDGEPORT_TEST_DATA),../shared))
-.peers/edge/.installed: Makefile constraints.txt
+.peers/edge/.installed: Makefile constraints.txt $(VENV)/.installed
 	rm -rf .peers/arm64 .peers/capi .peers/npm
 	PIP="$(PYTHON) -m pip" sh $(SHARED)/arm64/make-arm64-python.sh $(abspath .peers/arm64) onnxruntime==1.32.0
 	sh $(SHARED)/capi/get-headers.sh $(abspath .peers/capi)

@@ -219,7 +219,8 @@ class Chain:
         distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
         worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
         batch, _ = self._find(worst)
-        node = None if self._program is None else first_departure(self._program, path, batch)
+        program = self._program if path.suffix == ".onnx" else None
+        node = None if program is None else first_departure(program, path, batch)
         where = f" at node {node}" if node else ""
         raise ParityError(f"stage {report.stage} departs from PyTorch{where}: {_verdict(report)}", report=self.report)
 

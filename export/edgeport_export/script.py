@@ -31,6 +31,7 @@ def write_c_program(bundle: Path, manifest: Manifest) -> None:
     """Write ``infer.c`` and its ``Makefile``, for variants that have their preprocessing in the graph."""
     before, _, after = _parts("infer.c", "/* BEGIN CONSTANTS */\n", "/* END CONSTANTS */\n")
     contract, first = manifest.contract, manifest.variants[0].in_graph
+    spec = contract.preprocess
     assert first is not None
     labels = contract.labels or [None] * contract.num_classes
     thresholds = contract.thresholds or (0.0,)
@@ -41,6 +42,7 @@ def write_c_program(bundle: Path, manifest: Manifest) -> None:
         f"#define OUTPUT {_c_string(contract.output)}",
         f"#define TASK {contract.task.upper()}",
         f"#define NUM_OUTPUTS {contract.num_outputs}",
+        f"#define SHORTER_SIDE {spec.resize_size if spec.resize == 'shorter' else 0}",
         "static const char *const LABELS[] = {",
         *(f"    {'NULL' if label is None else _c_string(label)}," for label in labels),
         "};",
@@ -60,7 +62,8 @@ def _parts(template: str, begin: str, end: str) -> tuple[str, str, str]:
 def _c_string(text: str) -> str:
     """A C literal: what is not a plain character as octal bytes of UTF-8, which no following digit can lengthen."""
     plain = frozenset(string.ascii_letters + string.digits + " ._-,;:()[]{}/+*=<>!#%&'|~^@$`")
-    return '"' + "".join(c if c in plain else "".join(f"\\{byte:03o}" for byte in c.encode()) for c in text) + '"'
+    octal = {c: "".join(f"\\{byte:03o}" for byte in c.encode(errors="replace")) for c in set(text) - plain}
+    return '"' + "".join(octal.get(c, c) for c in text) + '"'
 
 
 def _constant(line: str) -> tuple[str, str]:
@@ -79,6 +82,7 @@ def _constants(manifest: Manifest) -> dict[str, object]:
             files[variant.name][variant.data.file] = variant.data.sha256
     return {
         "FILES": files,
+        "UNPACKED": [v.name for v in manifest.variants if (v.quantization or {}).get("scheme") == "weights only"],
         "TASK": contract.task,
         "LABELS": None if contract.labels is None else list(contract.labels),
         "THRESHOLDS": None if contract.thresholds is None else list(contract.thresholds),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeport_runtime.choice import read_json
-from edgeport_runtime.machine import describe_machine
+from edgeport_runtime.machine import describe_machine, instruction_sets
 from edgeport_runtime.manifest import MANIFEST_NAME, bundle_file
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ _PACKAGES = (
     "onnxruntime",
     "onnxruntime-gpu",
     "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-qnn",
     "openvino",
     "onnxruntime-ep-openvino",
     "onnxruntime-ep-webgpu",
@@ -65,10 +67,11 @@ def cache_folder() -> Path:
     own = os.environ.get("EDGEPORT_CACHE")
     if own:
         return Path(own) / "tuned"
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() raises for a user who has none
     if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
     return base / "edgeport" / "tuned"
 
 
@@ -123,9 +126,9 @@ def find_tuned(bundle: Path) -> Tuned | None:
 
 
 def find_prepared(bundle: Path, variant: Variant) -> Path | None:
-    """The variant's model as ``prepare`` keeps it, if it is whole and the bundle's file is the one it was made from.
+    """The variant's model as ``prepare`` keeps it, if its files have their sizes and the bundle's are those it is of.
 
-    The bundle's file is then neither read nor hashed: its size and time of change stand for it.
+    The bundle's files are then neither read nor hashed: their sizes and times of change stand for them.
 
     Raises:
         ManifestError: if the bundle's file is missing.
@@ -134,7 +137,7 @@ def find_prepared(bundle: Path, variant: Variant) -> Path | None:
     if folder is None:
         return None
     record = read_json(folder / PREPARED_RECORD)
-    source = stamp_of(bundle_file(bundle, variant.file))
+    source = stamp_of(bundle, variant)
     try:
         if record["variant"] != variant.name or record["source"] != source:
             return None
@@ -145,10 +148,15 @@ def find_prepared(bundle: Path, variant: Variant) -> Path | None:
         return None  # never prepared, or damaged
 
 
-def stamp_of(file: Path) -> list[int]:
-    """Size and time of change of a file, which stand for its content."""
-    status = file.stat()
-    return [status.st_size, status.st_mtime_ns]
+def stamp_of(bundle: Path, variant: Variant) -> list[list[int]]:
+    """Size and time of change of a variant's files, which stand for their content.
+
+    Raises:
+        ManifestError: if one is missing.
+    """
+    files = [variant.file] if variant.data is None else [variant.file, variant.data.file]
+    statuses = [bundle_file(bundle, name).stat() for name in files]
+    return [[status.st_size, status.st_mtime_ns] for status in statuses]
 
 
 def _start(bundle: Path) -> str:
@@ -164,5 +172,6 @@ def _name(start: str) -> str:
             versions[package] = version(package)
         except PackageNotFoundError:
             versions[package] = None
-    parts = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()) for part in (describe_machine(), versions))
+    machine = [describe_machine(), sorted(instruction_sets() or ())]
+    parts = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()) for part in (machine, versions))
     return "-".join([start, *(part.hexdigest()[:16] for part in parts)])

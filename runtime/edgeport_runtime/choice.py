@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.errors import InputError
@@ -97,13 +98,14 @@ def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -
         return Choice(first, f"nothing was measured on {provider.device}")
     try:
         faster = {
-            name: float(entry["latency_ms"])
+            name: time
             for name, entry in measured["variants"].items()
             if name in variants and entry.get("is_faster") and not saturates(variants[name], provider)
+            if math.isfinite(time := float(entry["latency_ms"]))
         }
         is_here = measured["machine"] == describe_machine()
         cpu = str(measured["machine"]["cpu"])
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
         return Choice(first, "measurements.json cannot be read")
     if not is_here:
         faster = {name: time for name, time in faster.items() if _suits(variants[name])}

@@ -56,6 +56,10 @@ class SessionError(EdgeportError):
     """A model that cannot be loaded or run here."""
 
 
+class DeviceError(SessionError):
+    """A device that is listed and does not load."""
+
+
 class ExportError(EdgeportError):
     """An export that stopped."""
 

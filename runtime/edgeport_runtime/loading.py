@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from edgeport_runtime.cache import find_prepared, find_tuned
 from edgeport_runtime.choice import choose_variant, saturates
 from edgeport_runtime.contract import Contract
-from edgeport_runtime.errors import InputError, ManifestError, SessionError
+from edgeport_runtime.errors import DeviceError, InputError, ManifestError, SessionError
 from edgeport_runtime.manifest import (
     CONTRACT_KEY,
     Manifest,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.providers import Provider
     from edgeport_runtime.session import SessionSettings
 
-__all__ = ["LoadedModel", "load_model", "settings_of"]
+__all__ = ["LoadedModel", "check_digests", "load_model", "settings_of"]
 
 
 class LoadedModel(NamedTuple):
@@ -62,25 +62,42 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
         raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
     if not path.exists():
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
-    if path.is_dir():
-        manifest = load_manifest(path)
-        provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
-        settings = settings_of(chosen, manifest.contract, replace(settings, threads=threads or tuned_threads))
-        session = _open(path, chosen, provider, settings)
-        contract: Contract | None = manifest.contract
-    else:
-        if variant != "auto":
-            raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
-        provider, reasons = select_device(device)
-        session = Session(path, provider=provider, settings=settings)
-        manifest, chosen, contract = None, None, None
+    load = _load_bundle if path.is_dir() else _load_file
+    try:
+        return load(path, device, variant, settings)
+    except DeviceError as error:
+        if device != "auto" or settings.is_strict:
+            raise
+        # What `auto` chose is listed and does not load, as CUDA without its libraries.
+        model = load(path, CPU.device, variant, settings)
+        return model._replace(reasons=(f"not as chosen: {error}", *model.reasons))
+
+
+def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+    manifest = load_manifest(path)
+    provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
+    settings = settings_of(chosen, manifest.contract, replace(settings, threads=settings.threads or tuned_threads))
 
     def reopen(settings: SessionSettings) -> Session:
-        return Session(session.path, provider=provider, settings=settings)
+        return _open(path, chosen, provider, settings)
 
-    contract = contract or _embedded_contract(session, path)
+    session = reopen(settings)
+    _check_graph(session, manifest.contract)
+    return LoadedModel(session, reopen, manifest.contract, manifest, chosen, provider, reasons)
+
+
+def _load_file(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+    if variant != "auto":
+        raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+    provider, reasons = select_device(device)
+
+    def reopen(settings: SessionSettings) -> Session:
+        return Session(path, provider=provider, settings=settings)
+
+    session = reopen(settings)
+    contract = _embedded_contract(session, path)
     _check_graph(session, contract)
-    return LoadedModel(session, reopen, contract, manifest, chosen, provider, reasons)
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons)
 
 
 def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
@@ -114,16 +131,17 @@ def _open(bundle: Path, variant: Variant, provider: Provider, settings: SessionS
     if prepared is not None:
         with contextlib.suppress(SessionError):  # damaged: it would only have saved time
             return Session(prepared, provider=provider, settings=replace(settings, is_prepared=True))
-    file = bundle_file(bundle, variant.file)
+    file, settings = bundle_file(bundle, variant.file), replace(settings, is_prepared=False)
     with ThreadPoolExecutor(1) as pool:
-        check = pool.submit(_check_digests, bundle, variant)
+        check = pool.submit(check_digests, bundle, variant)
         try:
             return Session(file, provider=provider, settings=settings)
         finally:
             check.result()  # an altered file is told as that, whatever ONNX Runtime says of it
 
 
-def _check_digests(bundle: Path, variant: Variant) -> None:
+def check_digests(bundle: Path, variant: Variant) -> None:
+    """Raise ManifestError if a variant's files are not those that were exported."""
     expected = {variant.file: variant.sha256}
     if variant.data is not None:
         expected[variant.data.file] = variant.data.sha256
@@ -147,7 +165,9 @@ def _check_graph(session: Session, contract: Contract) -> None:
     spec = contract.preprocess
     wanted = [spec.num_channels, spec.image_size, spec.image_size]
     is_batch_right = (
-        isinstance(session.input_shape[0], str) if contract.batch is None else session.input_shape[0] == contract.batch
+        isinstance(next(iter(session.input_shape), None), str)
+        if contract.batch is None
+        else session.input_shape[:1] == [contract.batch]
     )
     is_output_right = (session.output_name, session.output_shape[1:]) == (contract.output, [contract.num_outputs])
     if session.input_shape[1:] != wanted or not is_batch_right or not is_output_right:

@@ -113,7 +113,11 @@ def _read(path: Path) -> str | None:
 
 
 def _cpu_name() -> str:
+    parts: list[str] = []  # ARM has numbers in the place of a name, and kinds of cores that differ
     for line in (_read(_CPUINFO) or "").splitlines():
-        if line.startswith("model name"):
-            return line.split(":", 1)[1].strip()
-    return platform.processor()
+        name, _, value = (text.strip() for text in line.partition(":"))
+        if name == "model name":
+            return value
+        if name in ("CPU implementer", "CPU part") and value not in parts:
+            parts.append(value)
+    return " ".join(parts) or platform.processor()

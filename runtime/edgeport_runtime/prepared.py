@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import statistics
 import tempfile
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeport_runtime.cache import PREPARED_MODEL, PREPARED_RECORD, stamp_of
+from edgeport_runtime.loading import check_digests
 from edgeport_runtime.manifest import bundle_file
 from edgeport_runtime.providers import CPU
 from edgeport_runtime.session import Session, save_optimized
@@ -36,7 +38,7 @@ def prepare(bundle: Path, variant: Variant, *, settings: SessionSettings, target
 
     Args:
         bundle: the folder.
-        variant: one whose digest was checked.
+        variant: one of its variants.
         settings: that it is loaded with.
         target: the folder to make; one of before is replaced.
 
@@ -44,10 +46,11 @@ def prepare(bundle: Path, variant: Variant, *, settings: SessionSettings, target
         ``load_ms`` and ``prepared_ms`` (medians), and ``size_bytes``; None if it is not kept.
 
     Raises:
+        ManifestError: if the variant's files are missing or altered.
         OSError: if the folder cannot be written.
         SessionError: if ONNX Runtime cannot write into it.
     """
-    file = bundle_file(bundle, variant.file)
+    file, source = bundle_file(bundle, variant.file), stamp_of(bundle, variant)
     part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.part"))
     try:
         save_optimized(file, part / PREPARED_MODEL, settings=settings)
@@ -60,11 +63,17 @@ def prepare(bundle: Path, variant: Variant, *, settings: SessionSettings, target
                 taken.append(1e3 * (time.perf_counter() - start))
                 outputs[path] = session.run(_noise(session))
         before, after = (statistics.median(taken) for taken in times.values())
-        if before < _LEAST_GAIN * after or not np.array_equal(outputs[file], outputs[part / PREPARED_MODEL]):
+        check_digests(bundle, variant)  # what was read meanwhile is what was exported
+        if stamp_of(bundle, variant) != source or before < _LEAST_GAIN * after:
+            return None
+        if not np.array_equal(outputs[file], outputs[part / PREPARED_MODEL]):
             return None
         sizes = {path.name: path.stat().st_size for path in part.iterdir()}
-        record = {"variant": variant.name, "source": stamp_of(file), "files": sizes}
+        record = {"variant": variant.name, "source": source, "files": sizes}
         (part / PREPARED_RECORD).write_text(json.dumps(record))
+        for path in part.iterdir():  # only sizes are looked at later: a loss of power must not leave empty pages
+            with path.open("rb") as written:
+                os.fsync(written.fileno())
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
     finally:

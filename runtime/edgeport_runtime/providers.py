@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import platform
+import threading
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.errors import InputError, SessionError
@@ -232,13 +233,14 @@ def plugin_devices(ort: Any, provider: Provider) -> list[Any]:
         missing = isinstance(error, ModuleNotFoundError) and error.name == provider.plugin
         what = "is not installed" if missing else f"does not import ({error})"
         raise SessionError(f"{provider.plugin} {what}; {provider.install}") from None
-    if provider.plugin not in _registered:
-        try:
-            ort.register_execution_provider_library(provider.plugin, str(package.get_library_path()))
-        except Exception as error:  # noqa: BLE001  its exceptions share no base class
-            message = " ".join(str(error).split())
-            raise SessionError(f"{provider.plugin} does not load: {message}; {provider.install}") from None
-        _registered.add(provider.plugin)  # a second time raises
+    with _registering:
+        if provider.plugin not in _registered:
+            try:
+                ort.register_execution_provider_library(provider.plugin, str(package.get_library_path()))
+            except Exception as error:  # noqa: BLE001  its exceptions share no base class
+                message = " ".join(str(error).split())
+                raise SessionError(f"{provider.plugin} does not load: {message}; {provider.install}") from None
+            _registered.add(provider.plugin)  # a second time raises
     return [
         device
         for device in ort.get_ep_devices()
@@ -266,3 +268,4 @@ def options_of(
 
 
 _registered: set[str] = set()
+_registering = threading.Lock()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.contract import OUTPUTS
-from edgeport_runtime.errors import ManifestError, SessionError
+from edgeport_runtime.errors import DeviceError, ManifestError, SessionError
 from edgeport_runtime.machine import available_cpus
 from edgeport_runtime.providers import CPU, is_built_in, options_of, plugin_devices
 
@@ -139,7 +139,7 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
     session = _open(ort, path, options, provider, settings)
     # A provider whose libraries do not load is left out with a warning only.
     if provider.ort_name not in session.get_providers():
-        raise SessionError(
+        raise DeviceError(
             f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
             f"load here; {provider.install}"
         )

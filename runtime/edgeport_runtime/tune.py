@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.contract import Contract
 
 __all__ = ["tune"]
 
@@ -50,31 +52,41 @@ def tune(
 
     Raises:
         ManifestError: if the bundle is incomplete or altered.
-        SessionError: if nothing can be run here.
+        InputError: if nothing can be run here.
+        SessionError: if the bundle cannot be run at this batch size.
     """
-    from edgeport_runtime.timing import time_in_turn
-
     manifest = load_manifest(bundle)
     excluded: dict[str, str] = {}
     contenders = _load_contenders(bundle, excluded)
-    spec, batch = manifest.contract.preprocess, manifest.contract.batch or batch
+    try:
+        findings = _time(manifest.contract, contenders, batch, on_progress)
+    finally:
+        for classifier in contenders.values():
+            classifier.close()
+    findings |= {"excluded": excluded, "prepared": None, "machine": describe_machine()}
+    return findings, _remember(bundle, findings)
+
+
+def _time(
+    contract: Contract,
+    contenders: dict[Tuned, Classifier],
+    batch: int,
+    on_progress: Callable[[int, int], None] | None,
+) -> dict[str, Any]:
+    from edgeport_runtime.timing import time_in_turn
+
+    spec, batch = contract.preprocess, contract.batch or batch
     x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
     names = {_name(tuned): tuned for tuned in contenders}
     calls = {_name(tuned): (lambda c=classifier: c.outputs(x_BCHW)) for tuned, classifier in contenders.items()}
     times = time_in_turn(calls, rounds=_ROUNDS, on_progress=on_progress)
-    for classifier in contenders.values():
-        classifier.close()
     medians = {name: statistics.median(values) for name, values in times.items()}
     order = sorted(medians, key=lambda name: medians[name])
-    findings = {
+    return {
         "batch": batch,
         "winner": _fields(names[order[0]]),
         "contenders": [{**_fields(names[name]), "latency_ms": round(medians[name], 4)} for name in order],
-        "excluded": excluded,
-        "prepared": None,
-        "machine": describe_machine(),
     }
-    return findings, _remember(bundle, findings)
 
 
 def _load_contenders(bundle: Path, excluded: dict[str, str]) -> dict[Tuned, Classifier]:
@@ -131,10 +143,14 @@ def _remember(bundle: Path, findings: dict[str, Any]) -> Path | None:
             part.replace(findings_file(key))
         finally:
             part.unlink(missing_ok=True)
-        for old in outdated(key):
-            shutil.rmtree(old) if old.is_dir() else old.unlink()
     except OSError:  # read-only, full, or a file in the way: the findings are told all the same
         return None
+    for old in outdated(key):
+        if old.is_dir():
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):  # another user's, for example: it is only in the way
+                old.unlink(missing_ok=True)
     return findings_file(key)
 
 

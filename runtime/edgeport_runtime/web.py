@@ -61,6 +61,7 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
         "model": _MODEL,
         "size_bytes": model.stat().st_size,
         "sha256": sha256_of(model),
+        "shorter_side": contract.preprocess.resize_size if contract.preprocess.resize == "shorter" else None,
         "task": contract.task,
         "output": contract.output,
         "num_outputs": contract.num_outputs,
@@ -71,12 +72,13 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
     output.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
-        shutil.copytree(_PAGE, part, dirs_exist_ok=True)
+        for page in _PAGE.iterdir():
+            shutil.copyfile(page, part / page.name)
         shutil.copyfile(model, part / _MODEL)
         (part / "ort").mkdir()
         for name in _ENGINE:
             shutil.copyfile(dist / name, part / "ort" / name)
-        (part / "bundle.json").write_text(json.dumps(description, ensure_ascii=False), encoding="utf-8")
+        (part / "bundle.json").write_text(json.dumps(description), encoding="ascii")
         for path in [part, *part.rglob("*")]:
             path.chmod(0o755 if path.is_dir() else 0o644)  # a server of another user must be able to read them
         size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())

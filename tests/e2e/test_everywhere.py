@@ -124,6 +124,7 @@ def test_c(
         (b"P6\n2 2\n65535\n123456789012", (), "does not have 8 bits a value"),
         (b"P6\n0 2\n255\n", (), "has no pixels, or too many"),
         (b"P6\n99999 99999\n255\n", (), "has no pixels, or too many"),
+        (b"P6\n1 100000\n255\n", (), "is too narrow"),
         (b"P6\n99999999999999999999 1\n255\n", (), "too large"),
         (b"123456789012", ("-s", "2y2"), "usage"),
         (b"123456789012", ("-k", "0"), "usage"),
@@ -177,3 +178,11 @@ def test_arm64(cpu: str, bundle: Path, peer: Callable[[str], Path], answers: Cal
             images = [bundle / image.file for image in manifest.golden.images]
             assert here["classifier"] == [classifier.predict(image, 1)[0].index for image in images]
     answers(f"ARM64 {cpu}", told["variants"]["fp32"]["classifier"])
+
+
+def test_arm64_takes_little_room(peer: Callable[[str], Path]) -> None:
+    """What `pip install edgeport[cpu]` needs there, without EdgePort itself, which is under 1 MB."""
+    packages = peer("arm64") / "sp"
+    size = sum(path.lstat().st_size for path in packages.rglob("*") if path.is_file())
+    assert {"numpy", "PIL", "onnxruntime"} <= {path.name for path in packages.iterdir()}
+    assert size < 174e6

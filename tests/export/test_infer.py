@@ -47,10 +47,10 @@ def _assert_same(bundle: Path, images: list[Path], *, variant: str = "fp32", top
 
 
 def test_photos_give_the_same_bits_in_every_variant(shared: Callable[[str], Path], tmp_path: Path) -> None:
-    config = ExportConfig(architecture="vit_ti_16", output=tmp_path / "bundle", quantize=("int8", "fp16"))
-    bundle = export(config).path
+    variants = ("int8", "fp16", "int8-weights")
+    bundle = export(ExportConfig(architecture="vit_ti_16", output=tmp_path / "bundle", quantize=variants)).path
     images = find_images(shared("data/cats-dogs/test"))[::20] + find_images(shared("data/cifar10/test"))[::100]
-    for name in ("fp32", "int8", "fp16"):
+    for name in ("fp32", *variants):
         _assert_same(bundle, images, variant=name)
 
 
@@ -130,16 +130,29 @@ def test_the_command_needs_nothing_of_ours(resnet20: ExportResult, tmp_path: Pat
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_it_is_small_in_memory(lenet5: ExportResult) -> None:
+    """Numpy, Pillow and ONNX Runtime themselves are nearly all of it."""
+    image = lenet5.path / lenet5.manifest.golden.images[0].file
+    probe = (
+        f"import sys; sys.path.insert(0, {str(lenet5.path)!r})\n"
+        f"import infer; infer.predict(infer.load(), {str(image)!r})\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 80_000
+
+
 def test_a_bad_image_costs_the_others_nothing(resnet20: ExportResult, tmp_path: Path) -> None:
     good = resnet20.path / resnet20.manifest.golden.images[0].file
     (tmp_path / "empty.png").write_bytes(b"")
     (tmp_path / "cut.png").write_bytes(good.read_bytes()[:200])
-    done = _run(resnet20.path, tmp_path / "none.png", tmp_path / "empty.png", tmp_path / "cut.png", good, "--json")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    names = ("none.png", "empty.png", "cut.png", "bomb.png")
+    done = _run(resnet20.path, *(tmp_path / name for name in names), good, "--json")
     assert done.returncode == 1
     told = json.loads(done.stdout)
-    assert ["error" in entry for entry in told] == [True, True, True, False]
-    lines = done.stderr.splitlines()
-    for name, line in zip(("none.png", "empty.png", "cut.png"), lines, strict=True):
+    assert ["error" in entry for entry in told] == [True, True, True, True, False]
+    for name, line in zip(names, done.stderr.splitlines(), strict=True):
         assert line.startswith(f"error: {tmp_path / name}: ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -78,6 +79,12 @@ def test_a_provider_whose_libraries_do_not_load_is_not_left_out_in_silence(
     left_out = r"'cuda' was left out by ONNX Runtime .*NVIDIA"
     with pytest.warns(UserWarning, match="CUDA"), pytest.raises(SessionError, match=left_out):
         Classifier.load(lenet5.path, device="cuda")
+    with pytest.warns(UserWarning, match="CUDA"), pytest.raises(SessionError, match="cuda does not run every node"):
+        Classifier.load(lenet5.path, strict=True)
+    with pytest.warns(UserWarning, match="CUDA"):
+        classifier = Classifier.load(lenet5.path)
+    assert classifier.device == "cpu"
+    assert re.search(left_out, classifier.explain()["reasons"][0])
 
 
 PLUGIN = Provider("made-up", "MadeUpExecutionProvider", "pip install made-up", ("float32",), plugin="made_up_plugin")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from edgeport_export import ExportConfig, export
-from edgeport_runtime import Classifier, ManifestError
+from edgeport_runtime import Classifier, ManifestError, load_manifest, prepared
 from edgeport_runtime.cli import main
+from edgeport_runtime.session import SessionSettings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,6 +40,13 @@ def bundle(tuned: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyP
 def _folder(tmp_path: Path) -> Path:
     (record,) = (tmp_path / "cache").rglob("prepared.json")
     return record.parent
+
+
+def _flip_a_bit(model: Path) -> None:
+    """In the midst of its weights."""
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 1
+    model.write_bytes(content)
 
 
 def _is_prepared(bundle: Path) -> bool:
@@ -80,12 +88,32 @@ def test_a_damaged_one_is_survived(damage: str, bundle: Path, tmp_path: Path) ->
 
 
 def test_an_altered_model_is_still_refused(bundle: Path) -> None:
-    model = bundle / "model.fp32.onnx"
-    content = bytearray(model.read_bytes())
-    content[len(content) // 2] ^= 1
-    model.write_bytes(content)
+    _flip_a_bit(bundle / "model.fp32.onnx")
     with pytest.raises(ManifestError, match="is not the file that was exported"):
         Classifier.load(bundle)
+
+
+def test_a_model_altered_while_it_is_prepared_is_not_kept(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = prepared.save_optimized
+
+    def meanwhile(path: Path, target: Path, *, settings: SessionSettings) -> None:
+        real(path, target, settings=settings)
+        _flip_a_bit(path)
+
+    monkeypatch.setattr(prepared, "save_optimized", meanwhile)
+    target = bundle.parent / "kept"
+    variant = load_manifest(bundle).variants[0]
+    with pytest.raises(ManifestError, match="is not the file that was exported"):
+        prepared.prepare(bundle, variant, settings=SessionSettings(), target=target)
+    assert not target.exists()
+
+
+def test_streams_go_on_when_the_cache_vanishes(bundle: Path, tmp_path: Path) -> None:
+    image = np.zeros((224, 224, 3), np.uint8)
+    with Classifier.load(bundle) as classifier:
+        assert classifier.explain()["prepared"]
+        shutil.rmtree(tmp_path / "cache")
+        assert len(list(classifier.stream([image] * 3))) == 3
 
 
 def test_that_of_other_versions_is_dropped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,7 @@ enum { MULTICLASS, BINARY, MULTILABEL };
 #define OUTPUT "logits"
 #define TASK MULTICLASS
 #define NUM_OUTPUTS 2
+#define SHORTER_SIDE 256 /* pixels that the model brings the shorter side to; 0: none of that */
 static const char *const LABELS[] = {"zero", "one"};
 static const double THRESHOLDS[NUM_OUTPUTS] = {0, 0};
 /* END CONSTANTS */
@@ -65,6 +66,9 @@ static uint8_t *read_pixels(const char *path, long *width, long *height) {
         if (number(file, path) != 255) fail(path, "does not have 8 bits a value");
     }
     if (*width < 1 || *height < 1 || *width > MAX_PIXELS / *height) fail(path, "has no pixels, or too many");
+    const long shorter = *width < *height ? *width : *height, longer = *width < *height ? *height : *width;
+    if (SHORTER_SIDE > 0 && longer / shorter > MAX_PIXELS / SHORTER_SIDE / SHORTER_SIDE)
+        fail(path, "is too narrow: resized it would have too many pixels");
     size_t size = (size_t)*width * (size_t)*height * 3;
     uint8_t *pixels = malloc(size);
     if (pixels == NULL) fail(path, "not enough memory");
@@ -90,11 +94,14 @@ static void run(const char *model, uint8_t *pixels, long width, long height, flo
                                                            ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, &image));
     check(model, ort->Run(session, NULL, &input, (const OrtValue *const *)&image, 1, &output, 1, &result));
     OrtTensorTypeAndShapeInfo *info;
+    ONNXTensorElementDataType type;
     size_t count;
     float *values;
     check(model, ort->GetTensorTypeAndShape(result, &info));
     check(model, ort->GetTensorShapeElementCount(info, &count));
-    if (count != NUM_OUTPUTS) fail(model, "is another model: its number of outputs is not this program's");
+    check(model, ort->GetTensorElementType(info, &type));
+    if (count != NUM_OUTPUTS || type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+        fail(model, "is another model: its outputs are not this program's");
     check(model, ort->GetTensorMutableData(result, (void **)&values));
     memcpy(outputs, values, sizeof(float) * NUM_OUTPUTS);
     ort->ReleaseTensorTypeAndShapeInfo(info);

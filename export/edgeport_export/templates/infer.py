@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import struct
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +26,7 @@ from PIL import Image
 # BEGIN CONSTANTS
 # Model files by variant, with their SHA-256. The first is the default: exact, and right on every processor.
 FILES = {"fp32": {"model.fp32.onnx": ""}}
+UNPACKED = []  # variants whose weights are stored in int8 and turned into floats once, when they are loaded
 TASK = "multiclass"  # "multiclass": one of the classes; "binary": the second of two, or not; "multilabel": any of them
 LABELS = ["zero", "one"]  # None: not known
 THRESHOLDS = None  # probability from which on a class is decided; None for multiclass
@@ -41,14 +44,18 @@ STD = [0.229, 0.224, 0.225]  # divides after that
 
 MAX_PIXELS = 89_478_485  # of an image, before and after the resize
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-ORIENTATIONS = (None, None, 0, 3, 1, 5, 4, 6, 2)  # EXIF's values 2 to 8 as Pillow's transpositions
+ORIENTATIONS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's values as Pillow's transpositions
+# What Pillow raises on damaged files, and on those with too many pixels.
+DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error)
+DAMAGE += (Image.DecompressionBombError,)
 
 
 def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
     """Open the model: an onnxruntime.InferenceSession. The file must be the one that was exported."""
     import onnxruntime
 
-    files = FILES[variant or next(iter(FILES))]
+    variant = variant or next(iter(FILES))
+    files = FILES[variant]
     folder = Path(__file__).resolve().parent
     for name, sha256 in files.items():
         digest = hashlib.sha256()
@@ -58,6 +65,8 @@ def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
         if digest.hexdigest() != sha256:
             raise ValueError(f"{name} is not the file that was exported (its sha256 differs); copy it again")
     options = onnxruntime.SessionOptions()
+    if variant in UNPACKED:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(folder / next(iter(files)), options, providers=list(providers))
@@ -65,7 +74,10 @@ def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
 
 def preprocess(path):
     """Read an image file: float32 of shape (1, channels, IMAGE_SIZE, IMAGE_SIZE)."""
-    with Image.open(path, formats=FORMATS) as image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is an error
+        image = Image.open(path, formats=FORMATS)
+    with image:
         pixels = np.asarray(crop(resize(decode(image))))
     if COLOR == "grey":
         pixels = pixels[:, :, np.newaxis]
@@ -94,7 +106,7 @@ def decode(image):
     if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
     image = image.convert("L" if COLOR == "grey" else "RGB")
-    if orientation in range(2, 9):
+    if orientation in ORIENTATIONS:
         image = image.transpose(Image.Transpose(ORIENTATIONS[orientation]))
     return image
 
@@ -176,13 +188,15 @@ def main():
     parser.add_argument("--top-k", type=int, default=5, metavar="K")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     args = parser.parse_args()
+    if args.top_k < 1:
+        parser.error("--top-k must be at least 1")
     session = load(args.variant)
     results, status = [], 0
     for path in args.images:
         try:
             result = predict(session, path, args.top_k)
-        except (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError) as error:
-            print(f"error: {path}: {error}", file=sys.stderr)  # what Pillow raises on damaged files
+        except DAMAGE as error:
+            print(f"error: {path}: {error}", file=sys.stderr)
             results.append({"image": path, "error": str(error)})
             status = 1
             continue

@@ -5,6 +5,7 @@ const MAX_PIXELS = 89478485;
 const TOP_K = 5;
 const element = (id) => document.getElementById(id);
 let bundle, session, ort, backend;
+let turn = 0; // of the image that was chosen last
 
 function show(text) {
   element("status").textContent = text;
@@ -73,7 +74,11 @@ async function pixelsOf(file) {
     throw new Error(`${file.name} is not an image that this browser can read`);
   });
   const { width, height } = image;
-  if (width * height > MAX_PIXELS) throw new Error(`${file.name} has ${width}×${height} pixels, which are too many`);
+  const sides = [width, height].sort((a, b) => a - b);
+  const resized = bundle.shorter_side === null ? 0 : (bundle.shorter_side ** 2 * sides[1]) / sides[0];
+  if (Math.max(width * height, resized) > MAX_PIXELS) {
+    throw new Error(`${file.name}, of ${width}×${height} pixels, has too many of them, or is too narrow`);
+  }
   const canvas = element("picture");
   canvas.width = width;
   canvas.height = height;
@@ -144,9 +149,17 @@ function print(outputs) {
   list.dataset.outputs = JSON.stringify(Array.from(outputs));
 }
 
-async function classify(file) {
+let working = Promise.resolve();
+
+function classify(file) {
   if (session === undefined || file === undefined) return;
+  const mine = ++turn;
+  working = working.then(() => (mine === turn ? classifyNow(file) : undefined)); // one at a time; the last one counts
+}
+
+async function classifyNow(file) {
   fail("");
+  element("picture").hidden = true;
   element("results").replaceChildren();
   delete element("results").dataset.outputs;
   show("Working…");
