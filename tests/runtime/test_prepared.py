@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import shutil
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, ManifestError, load_manifest, prepared
 from edgeport_runtime.cli import main
 from edgeport_runtime.session import SessionSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from edgeport_export import ExportResult
+
+
+@pytest.fixture(autouse=True, scope="module")
+def any_gain() -> Iterator[None]:
+    """What is prepared is kept however long loading took: that is the machine's affair."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepared, "_LEAST_GAIN_MS", -math.inf)
+        yield
 
 
 @pytest.fixture(scope="module")
-def tuned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A bundle whose weights take time to load, and the cache folder after tuning it."""
-    folder = tmp_path_factory.mktemp("prepared")
-    bundle = export(ExportConfig(architecture="resnet18", output=folder / "bundle", quantize=())).path
+def tuned(lenet5: ExportResult, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A bundle, and the cache folder after tuning it."""
+    cache = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEPORT_CACHE", str(folder / "cache"))
-        assert main(["tune", str(bundle)]) == 0
-    return bundle, folder / "cache"
+        patch.setenv("EDGEPORT_CACHE", str(cache))
+        assert main(["tune", str(lenet5.path)]) == 0
+    return lenet5.path, cache
 
 
 @pytest.fixture
@@ -52,12 +62,12 @@ def _flip_a_bit(model: Path) -> None:
 def _is_prepared(bundle: Path) -> bool:
     with Classifier.load(bundle) as classifier:
         is_prepared: bool = classifier.explain()["prepared"]
-        assert classifier.logits(np.zeros((1, 3, 224, 224), np.float32)).shape == (1, 1000)
+        assert classifier.logits(np.zeros((1, 1, 32, 32), np.float32)).shape == (1, 10)
         return is_prepared
 
 
 def test_it_is_used_and_gives_the_same_bits(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    x_BCHW = np.random.default_rng(0).standard_normal((3, 3, 224, 224), np.float32)
+    x_BCHW = np.random.default_rng(0).standard_normal((3, 1, 32, 32), np.float32)
     outputs = {}
     for name, options in {"plain": {}, "small": {"low_memory": True}}.items():
         with Classifier.load(bundle, **options) as classifier:
@@ -109,11 +119,22 @@ def test_a_model_altered_while_it_is_prepared_is_not_kept(bundle: Path, monkeypa
 
 
 def test_streams_go_on_when_the_cache_vanishes(bundle: Path, tmp_path: Path) -> None:
-    image = np.zeros((224, 224, 3), np.uint8)
+    image = np.zeros((32, 32), np.uint8)
     with Classifier.load(bundle) as classifier:
         assert classifier.explain()["prepared"]
         shutil.rmtree(tmp_path / "cache")
         assert len(list(classifier.stream([image] * 3))) == 3
+
+
+def test_what_saves_no_time_is_not_kept(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("EDGEPORT_CACHE", str(tmp_path / "empty"))
+    monkeypatch.setattr(prepared, "_LEAST_GAIN_MS", math.inf)
+    assert main(["tune", str(bundle), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["prepared"] is None
+    assert [path.suffix for path in (tmp_path / "empty" / "tuned").iterdir()] == [".json"]
+    assert not _is_prepared(bundle)
 
 
 def test_that_of_other_versions_is_dropped(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
