@@ -6,6 +6,8 @@ import functools
 import http.server
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +191,22 @@ def test_the_keyboard_reaches_both_buttons(
         ActionChains(browser).send_keys(Keys.TAB).perform()
         reached.append(browser.switch_to.active_element.get_attribute("id"))
     assert reached == ["choose", "photo"]
+
+
+def test_a_full_disk_leaves_nothing(
+    everywhere: Callable[[str], Path], peer: Callable[[str], Path], tmp_path: Path
+) -> None:
+    engine = peer("npm") / "node_modules" / "onnxruntime-web"
+    code = (
+        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from edgeport_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    argv = ["web", str(everywhere("lenet5")), "-o", str(tmp_path / "site"), "--onnxruntime-web", str(engine)]
+    done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_web_refuses(
