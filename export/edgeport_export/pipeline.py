@@ -16,14 +16,12 @@ import onnx
 from edgeport_export.bundle import place, prepare_target, staging
 from edgeport_export.chain import Chain
 from edgeport_export.config import ExportConfig
-from edgeport_export.in_graph import put_in_graph
+from edgeport_export.elsewhere import data_file, write_models, write_scripts
 from edgeport_export.inputs import golden_files, make_batches, reference_input
 from edgeport_export.measure import latencies
-from edgeport_export.model_file import data_beside, move_model, save_model
-from edgeport_export.ort_format import write_operators, write_ort
+from edgeport_export.model_file import data_beside, move_model
 from edgeport_export.parity import FLOAT32_LIMITS
 from edgeport_export.progress import Progress
-from edgeport_export.script import write_c_program, write_infer
 from edgeport_export.simplify import simplify
 from edgeport_export.subject import Subject, find_subject
 from edgeport_export.trace import trace
@@ -32,7 +30,7 @@ from edgeport_runtime.choice import MEASUREMENTS_NAME
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
 from edgeport_runtime.machine import describe_machine, peak_memory_bytes
-from edgeport_runtime.manifest import MANIFEST_NAME, DataFile, Golden, GoldenImage, Manifest, Variant, sha256_of
+from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant, sha256_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,20 +123,9 @@ def export(
 
         write((fp32, *others))
         variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
-        if config.has_in_graph:
-            variants = tuple(
-                _write_in_graph(variant, config, chain, bundle=bundle, progress=progress) for variant in variants
-            )
-        if config.ort:
-            variants = tuple(
-                _write_ort(variant, chain, limits.get(variant.name, FLOAT32_LIMITS), bundle=bundle, progress=progress)
-                for variant in variants
-            )
-            write_operators(bundle, bundle.glob("*.ort"))
+        variants = write_models(variants, config, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
-        write_infer(bundle, manifest)
-        if config.script == "c":
-            write_c_program(bundle, manifest)
+        write_scripts(manifest, config, bundle)
         totals = {
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": peak_memory_bytes(),
@@ -171,38 +158,6 @@ def _run_variants(
             checked.append(replace(variant, tolerance=_tolerance(report.relative_l2), num_equal=num_equal))
         progress.stage("latency")
         return tuple(checked), latencies(loaded)
-
-
-def _write_in_graph(
-    variant: Variant, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
-) -> Variant:
-    stage = f"in-graph {variant.name}"
-    progress.stage(stage)
-    with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
-        model = onnx.load(bundle / variant.file, load_external_data=False)
-        put_in_graph(model, classifier.contract.preprocess)
-        path = bundle / f"model.{variant.name}.in-graph.onnx"
-        save_model(model, path, check=False)
-        chain.check_in_graph(stage, path, classifier, bundle)
-        if not config.ort:
-            return replace(variant, in_graph=_data_file(path))
-        converted = path.with_suffix(".ort")
-        write_ort(path, converted)
-        chain.check_in_graph(f"{stage} ort", converted, classifier, bundle)
-    return replace(variant, in_graph=_data_file(path), in_graph_ort=_data_file(converted))
-
-
-def _write_ort(variant: Variant, chain: Chain, limits: Limits, *, bundle: Path, progress: Progress) -> Variant:
-    stage = f"ort {variant.name}"
-    progress.stage(stage)
-    path = bundle / f"model.{variant.name}.ort"
-    write_ort(bundle / variant.file, path)
-    chain.check_graph(stage, path, limits=limits)
-    return replace(variant, ort=_data_file(path))
-
-
-def _data_file(path: Path) -> DataFile:
-    return DataFile(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 
 def _tolerance(relative_l2: float) -> float:
@@ -319,7 +274,7 @@ def _variant(path: Path, *, digest: str, **values: Any) -> Variant:
         file=path.name,
         sha256=digest,
         size_bytes=path.stat().st_size,
-        data=None if data is None else _data_file(data),
+        data=None if data is None else data_file(data),
         in_graph=None,
         ort=None,
         in_graph_ort=None,

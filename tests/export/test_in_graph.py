@@ -163,7 +163,7 @@ def test_a_departure_stops_the_export(tmp_path: Path, monkeypatch: pytest.Monkey
     def spoiled(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
         put_in_graph(model, replace(spec, mean=tuple(value + 0.5 for value in spec.mean)))
 
-    monkeypatch.setattr("edgeport_export.pipeline.put_in_graph", spoiled)
+    monkeypatch.setattr("edgeport_export.elsewhere.put_in_graph", spoiled)
     config = ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=(), preprocess="in-graph")
     with pytest.raises(ParityError, match="stage in-graph fp32 departs from the runtime"):
         export(config)

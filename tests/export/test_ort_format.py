@@ -80,7 +80,7 @@ def test_a_departure_stops_the_export(tmp_path: Path, monkeypatch: pytest.Monkey
         write_ort(tmp_path / "spoiled.onnx", target)
         (tmp_path / "spoiled.onnx").unlink()
 
-    monkeypatch.setattr("edgeport_export.pipeline.write_ort", spoiled)
+    monkeypatch.setattr("edgeport_export.elsewhere.write_ort", spoiled)
     with pytest.raises(ParityError, match="stage ort fp32 departs"):
         export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=(), ort=True))
     assert list(tmp_path.iterdir()) == []
