@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +34,7 @@ __all__ = [
 
 PREPARED_MODEL, PREPARED_RECORD = "model.onnx", "prepared.json"
 _MAX_THREADS = 4096
+_HALF_WRITTEN_S = 3600  # younger ones may be another process's at work
 
 _PACKAGES = (
     "edgeport",
@@ -104,9 +106,14 @@ def findings_file(path: Path) -> Path:
 
 
 def outdated(path: Path) -> list[Path]:
-    """What is kept for the same bundle and machine and other versions of the packages."""
+    """What is kept for the same bundle and machine and other versions of the packages, or was left half-written."""
     prefix, _, _ = path.name.rpartition("-")
-    return [other for other in path.parent.glob(f"{prefix}-*") if not other.name.startswith(path.name)]
+    long_ago = time.time() - _HALF_WRITTEN_S
+    return [
+        other
+        for other in path.parent.glob(f"{prefix}-*")
+        if not other.name.startswith(path.name) or (".part" in other.name and other.lstat().st_mtime < long_ago)
+    ]
 
 
 def find_tuned(bundle: Path) -> Tuned | None:

@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeport_runtime.cache import Tuned, findings_file, new_cache_path, outdated
 from edgeport_runtime.choice import saturates
-from edgeport_runtime.errors import EdgeportError, InputError, SessionError
+from edgeport_runtime.errors import EdgeportError, InputError, ManifestError, SessionError
 from edgeport_runtime.loading import settings_of
 from edgeport_runtime.machine import available_cpus, describe_machine
 from edgeport_runtime.manifest import load_manifest
@@ -108,6 +108,8 @@ def _load_contenders(bundle: Path, excluded: dict[str, str]) -> dict[Tuned, Clas
                 try:
                     classifier = Classifier.load(bundle, device=tuned.device, variant=tuned.variant, threads=threads)
                     check(classifier, bundle)
+                except ManifestError:
+                    raise
                 except EdgeportError as error:
                     excluded[_name(tuned)] = str(error)
                     continue

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import shutil
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,9 +16,6 @@ from edgeport_runtime import Classifier, providers, tune
 from edgeport_runtime import cache as caching
 from edgeport_runtime.cli import main
 from edgeport_runtime.providers import PROVIDERS, Provider
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +117,26 @@ def test_a_damaged_cache_is_survived(text: str, bundle: Path, cache: Path, capsy
     _tune(bundle, capsys)
     _rewrite(cache, text)
     assert not _is_tuned(bundle)
+
+
+def test_an_altered_bundle_is_refused(bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = bundle / "model.fp32.onnx"
+    model.write_bytes(model.read_bytes() + b"\0")
+    assert main(["tune", str(bundle)]) == 1
+    assert "model.fp32.onnx is not the file that was exported" in capsys.readouterr().err
+    assert not cache.exists()
+
+
+def test_what_a_killed_process_left_is_removed(bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = Path(_tune(bundle, capsys)["file"])
+    left, at_work = (cache / f"{found.stem}.part{name}" for name in ("left", "atwork"))
+    for folder in (left, at_work):
+        folder.mkdir()
+        (folder / "model.data").write_bytes(b"half")
+    os.utime(left, (0, 0))
+    _tune(bundle, capsys)
+    assert not left.exists()
+    assert at_work.exists()
 
 
 def test_a_cache_that_cannot_be_written_is_survived(
