@@ -70,6 +70,8 @@ def cache_folder() -> Path:
     if own:
         return Path(own) / "tuned"
     home = Path(os.path.expanduser("~"))  # noqa: PTH111  Path.home() raises for a user who has none
+    if not home.is_absolute():
+        home = Path(os.devnull)  # no folder: nothing is found there, and nothing can be kept
     if sys.platform == "win32":
         base = Path(os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local")
     else:

@@ -163,6 +163,10 @@ def _embedded_contract(session: Session, path: Path) -> Contract:
 
 def _check_graph(session: Session, contract: Contract) -> None:
     spec = contract.preprocess
+    if len(session.input_shape) == 3:
+        raise ManifestError(
+            f"{session.path} takes pixels, for places without EdgePort; give the bundle, or its file without 'in-graph'"
+        )
     wanted = [spec.num_channels, spec.image_size, spec.image_size]
     is_batch_right = (
         isinstance(next(iter(session.input_shape), None), str)

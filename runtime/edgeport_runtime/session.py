@@ -177,6 +177,8 @@ def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: Sess
         provider, threads, keeps_float32=settings.keeps_float32, is_replayed=settings.is_replayed
     )
     if provider.plugin is None or is_built_in(ort, provider):
+        if provider.plugin is not None:
+            provider_options["device_type"] = provider.hardware
         providers = [(provider.ort_name, provider_options)]
     else:
         # By its name in `providers` a plugin would be left out without a word.

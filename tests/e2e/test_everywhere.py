@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,9 +68,11 @@ def answers(bundle: Path, answer: Callable[[str, str, list[int]], None]) -> Call
 def test_classifier_and_infer(bundle: Path, answers: Callable[[str, list[int]], None]) -> None:
     images = [bundle / image.file for image in load_manifest(bundle).golden.images]
     with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
-        answers("Classifier", [classifier.predict(image, 1)[0].index for image in images])
+        predicted = [classifier.predict(image, 1)[0] for image in images]
+    answers("Classifier", [prediction.index for prediction in predicted])
     command = [sys.executable, "-I", str(bundle / "infer.py"), *map(str, images), "--top-k", "1", "--json"]
     told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert [entry["predictions"] for entry in told] == [[asdict(prediction)] for prediction in predicted]
     answers("infer.py", [entry["predictions"][0]["index"] for entry in told])
 
 
@@ -112,6 +115,13 @@ def test_c(
             assert float(score) == pytest.approx(classifier.predict(pixels, 1)[0].score, abs=0.005)
             top1.append(int(name) if labels is None else labels.index(name.strip()))
     answers("C", top1)
+
+
+def test_make_without_onnxruntime_says_what_to_give(everywhere: Callable[[str], Path], tmp_path: Path) -> None:
+    command = ["make", "-C", str(everywhere("lenet5")), "-B", f"ORT={tmp_path}"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert f"error: no ONNX Runtime in {tmp_path}; " in done.stdout
 
 
 @pytest.mark.parametrize(

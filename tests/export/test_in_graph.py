@@ -13,7 +13,7 @@ import pytest
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.in_graph import put_in_graph
-from edgeport_runtime import Classifier, InputError, ParityError, PreprocessSpec
+from edgeport_runtime import Classifier, InputError, ManifestError, ParityError, PreprocessSpec
 from edgeport_runtime.images import find_images, load_image
 from edgeport_runtime.preprocess import preprocess
 
@@ -151,6 +151,8 @@ def test_an_export_writes_each_variant_once_more(
         assert session.get_inputs()[0].shape == ["height", "width", 3]
         assert session.get_outputs()[0].shape == [1, 1000]
         with Classifier.load(result.path, variant=variant.name, device="cpu") as classifier:
+            with pytest.raises(ManifestError, match="takes pixels, for places without EdgePort; give the bundle"):
+                Classifier.load(result.path / variant.in_graph.file)
             for photo in photos:
                 outputs = session.run(None, {"image": np.asarray(load_image(photo, "RGB"))})[0]
                 expected = classifier.outputs(preprocess(photo, classifier.contract.preprocess)[np.newaxis])

@@ -119,6 +119,18 @@ def test_a_damaged_cache_is_survived(text: str, bundle: Path, cache: Path, capsy
     assert not _is_tuned(bundle)
 
 
+def test_a_user_without_a_home_keeps_nothing(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("EDGEPORT_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    assert _tune(bundle, capsys)["file"] is None
+    assert not _is_tuned(bundle)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
 def test_an_altered_bundle_is_refused(bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = bundle / "model.fp32.onnx"
     model.write_bytes(model.read_bytes() + b"\0")
