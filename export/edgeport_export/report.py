@@ -92,7 +92,7 @@ def print_result(result: ExportResult, output: Path) -> None:
     note = result.manifest.weights.get("note")
     for text in ([note] if note else []) + list(result.notes):
         print(f"note: {text}")
-    size = sum(variant.total_bytes for variant in result.manifest.variants)
+    size = sum(path.stat().st_size for path in result.path.glob("model.*"))
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
     print(f"next: run-model predict {output} IMAGE")
 
