@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeport_runtime.contract import Contract
-from edgeport_runtime.preprocess import PreprocessSpec
+from edgeport_runtime.bundle.contract import Contract
+from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
-    from edgeport_runtime.contract import Task
+    from edgeport_runtime.bundle.contract import Task
 
 GREY_32 = PreprocessSpec(
     color="grey",

@@ -9,12 +9,12 @@ import torch
 
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import init_random
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Task
+    from edgeport_runtime.bundle.contract import Task
 
 TASKS: tuple[Task, ...] = ("multiclass", "binary", "multilabel")
 NUM_OUTPUTS = {"multiclass": 4, "binary": 1, "multilabel": 4}

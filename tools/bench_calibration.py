@@ -18,16 +18,16 @@ import numpy as np
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.quantize.calibration import CalibrationImages
-from edgeport_runtime.dataset import read_labelled_images
-from edgeport_runtime.metrics import relative_l2_of_all
-from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.tasks import decisions
+from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.outputs.metrics import relative_l2_of_all
+from edgeport_runtime.outputs.tasks import decisions
+from edgeport_runtime.pixels.preprocess import preprocess
 from quantizers import CALIBRATORS, session, static
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.bundle.contract import Contract
 
 BATCH = 50
 

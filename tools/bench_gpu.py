@@ -22,11 +22,11 @@ import numpy as np
 import torch
 
 from edgeport_export import ExportConfig, export
-from edgeport_export.subject import find_subject
+from edgeport_export.source.subject import find_subject
 from edgeport_runtime import Classifier
-from edgeport_runtime.metrics import relative_l2_of_all
-from edgeport_runtime.providers import find_provider, unusable
-from edgeport_runtime.timing import time_in_turn
+from edgeport_runtime.engine.providers import find_provider, unusable
+from edgeport_runtime.outputs.metrics import relative_l2_of_all
+from edgeport_runtime.tuning.timing import time_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeport_models import ARCHITECTURES
-from edgeport_runtime.machine import describe_machine
-from edgeport_runtime.timing import time_in_turn
+from edgeport_runtime.engine.machine import describe_machine
+from edgeport_runtime.tuning.timing import time_in_turn
 
 NAMES = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "vit_b_16")
 SIDE, ROUNDS = 2048, 10

@@ -26,9 +26,9 @@ import numpy as np
 from bench_quantize import BARE, PHOTOS, ROOT, SHARED, parse_arguments
 from edgeport_export import ExportConfig, export
 from edgeport_export.quantize.calibration import CalibrationImages
-from edgeport_export.subject import find_subject
-from edgeport_runtime.machine import describe_machine
-from edgeport_runtime.metrics import relative_l2_of_all
+from edgeport_export.source.subject import find_subject
+from edgeport_runtime.engine.machine import describe_machine
+from edgeport_runtime.outputs.metrics import relative_l2_of_all
 from quantizers import static
 
 NAMES = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "vit_b_16")

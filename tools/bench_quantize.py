@@ -31,9 +31,9 @@ import numpy as np
 from edgeport_export import ExportConfig, export
 from edgeport_export.quantize.calibration import CalibrationImages
 from edgeport_models import ARCHITECTURES
-from edgeport_runtime.machine import describe_machine
-from edgeport_runtime.metrics import relative_l2_of_all
-from edgeport_runtime.timing import time_in_turn
+from edgeport_runtime.engine.machine import describe_machine
+from edgeport_runtime.outputs.metrics import relative_l2_of_all
+from edgeport_runtime.tuning.timing import time_in_turn
 from quantizers import dynamic, session, static
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def contenders(name: str, work: Path) -> tuple[dict[str, Path], list[NDArray[np.
     """The files to compare, and the calibration batches."""
     import torch
 
-    from edgeport_export.subject import find_subject
+    from edgeport_export.source.subject import find_subject
 
     config = ExportConfig(architecture=name, output=work / "bundle", quantize=("int8",), calibration=PHOTOS)
     module = find_subject(config).module

@@ -28,15 +28,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeport_runtime import Classifier, load_manifest
-from edgeport_runtime.cache import new_cache_path
-from edgeport_runtime.images import find_images
-from edgeport_runtime.loading import settings_of
-from edgeport_runtime.machine import available_cpus, describe_machine
-from edgeport_runtime.prepared import prepare
-from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.process import measure_process
-from edgeport_runtime.session import SessionSettings, import_onnxruntime
-from edgeport_runtime.timing import time_in_turn
+from edgeport_runtime.engine.machine import available_cpus, describe_machine
+from edgeport_runtime.engine.ort import import_onnxruntime
+from edgeport_runtime.engine.session import SessionSettings
+from edgeport_runtime.loading.cache import new_cache_path
+from edgeport_runtime.loading.load import settings_of
+from edgeport_runtime.pixels.decode import find_images
+from edgeport_runtime.pixels.preprocess import preprocess
+from edgeport_runtime.tuning.prepared import prepare
+from edgeport_runtime.tuning.subprocess_cost import measure_process
+from edgeport_runtime.tuning.timing import time_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -24,10 +24,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgeport_export.config import ExportConfig, find_spec
-from edgeport_export.contract import resolve_preprocess
-from edgeport_export.subject import check_options
+from edgeport_export.source.resolve import resolve_preprocess
+from edgeport_export.source.subject import check_options
 from edgeport_models.tasks import TASKS
-from edgeport_runtime.console import DONE, USAGE, run_command
+from edgeport_runtime.commands.console import DONE, USAGE, run_command
 from edgeport_runtime.errors import InputError
 from training.data import load_data
 from training.files import write_json, write_model
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeport_models import ModelSpec
-    from edgeport_runtime.preprocess import PreprocessSpec
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 
 def _parser() -> argparse.ArgumentParser:

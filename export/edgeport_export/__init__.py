@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig
-    from edgeport_export.parity import ParityReport, StageReport
+    from edgeport_export.parity.compare import ParityReport, StageReport
     from edgeport_export.pipeline import ExportResult, export
 
 __all__ = ["ExportConfig", "ExportResult", "ParityReport", "StageReport", "export"]
@@ -15,8 +15,8 @@ __all__ = ["ExportConfig", "ExportResult", "ParityReport", "StageReport", "expor
 _MODULES = {
     "ExportConfig": "config",
     "ExportResult": "pipeline",
-    "ParityReport": "parity",
-    "StageReport": "parity",
+    "ParityReport": "parity.compare",
+    "StageReport": "parity.compare",
     "export": "pipeline",
 }
 

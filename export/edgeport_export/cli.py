@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeport_runtime.console import DONE, ERROR, USAGE, run_command
+from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.errors import AccuracyError, InputError
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 def _export(args: argparse.Namespace) -> int:
     from edgeport_export.config import ExportConfig
-    from edgeport_export.subject import check_options
+    from edgeport_export.source.subject import check_options
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
     if values["calibration"] is not None and values["calibration"] != "builtin":

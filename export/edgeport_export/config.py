@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Literal
 from edgeport_export.quantize.histogram import METHODS, Method
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS, Scheme, Target
 from edgeport_models import ARCHITECTURES
-from edgeport_runtime.contract import TASKS, Task
+from edgeport_runtime.bundle.contract import TASKS, Task
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_models import ModelSpec
-    from edgeport_runtime.preprocess import Color, Interpolation, Resize, Scale
+    from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
 __all__ = ["KINDS", "MAX_OPSET", "MIN_OPSET", "OPTIONS", "ExportConfig", "find_spec"]
 

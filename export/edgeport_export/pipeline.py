@@ -2,51 +2,46 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from importlib import metadata
 from typing import TYPE_CHECKING, Any, overload
 
-import numpy as np
 import onnx
 
-from edgeport_export.bundle import place, prepare_target, staging
-from edgeport_export.chain import Chain
+from edgeport_export.bundle.formats import write_models, write_scripts
+from edgeport_export.bundle.latency import latencies
+from edgeport_export.bundle.place import place, prepare_target, staging
+from edgeport_export.bundle.write import manifest_of, tolerance_of, variant_of, write_golden, write_json
 from edgeport_export.config import ExportConfig
-from edgeport_export.elsewhere import data_file, write_models, write_scripts
-from edgeport_export.inputs import golden_files, make_batches, reference_input
-from edgeport_export.measure import latencies
-from edgeport_export.model_file import data_beside, move_model
-from edgeport_export.parity import FLOAT32_LIMITS
+from edgeport_export.graph.model_file import move_model
+from edgeport_export.graph.simplify import simplify
+from edgeport_export.graph.trace import trace
+from edgeport_export.parity.chain import Chain
+from edgeport_export.parity.compare import FLOAT32_LIMITS
+from edgeport_export.parity.inputs import golden_files, make_batches, reference_input
 from edgeport_export.progress import Progress
-from edgeport_export.simplify import simplify
-from edgeport_export.subject import Subject, find_subject
-from edgeport_export.trace import trace
+from edgeport_export.source.subject import Subject, find_subject
 from edgeport_export.variants import Workshop, plan_variants
-from edgeport_runtime.choice import MEASUREMENTS_NAME
+from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
+from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
-from edgeport_runtime.machine import describe_machine, peak_memory_bytes
-from edgeport_runtime.manifest import MANIFEST_NAME, Golden, GoldenImage, Manifest, Variant, sha256_of
+from edgeport_runtime.loading.choice import MEASUREMENTS_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
-    from edgeport_export.inputs import GoldenFile
-    from edgeport_export.parity import Limits, ParityReport
-    from edgeport_export.trace import Traced
+    from edgeport_export.graph.trace import Traced
+    from edgeport_export.parity.compare import Limits, ParityReport
+    from edgeport_export.parity.inputs import GoldenFile
     from edgeport_export.variants import Made
 
 __all__ = ["ExportResult", "export"]
-
-_FP32_TOLERANCE = 1e-4  # of `run-model verify`: a device may order additions differently than the build machine
-_PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,15 +105,15 @@ def export(
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         batches = make_batches(_inputs(files, subject), subject.contract, seed=config.seed)
         chain = Chain(subject.module, batches, contract=subject.contract, num_images=len(files))
-        golden = _write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
+        golden = write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
         traced = _trace(subject, config, chain, work=work, progress=progress)
         fp32 = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
         made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
         limits = {m.plan.name: m.limits for m in made}
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
-            manifest = _manifest(subject, config, golden=golden, variants=variants, parity=chain.report)
-            _write_json(bundle / MANIFEST_NAME, manifest.to_dict())
+            manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
+            write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 
         write((fp32, *others))
@@ -131,7 +126,7 @@ def export(
             "peak_memory_bytes": peak_memory_bytes(),
             "num_nodes_traced": len(traced.op_types),
         }
-        _write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
+        write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
         place(bundle, target, force=config.force)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
@@ -155,14 +150,9 @@ def _run_variants(
             limit = limits.get(variant.name, FLOAT32_LIMITS)
             report = chain.check_runtime(stage, classifier, bundle, limits=limit)
             num_equal = round(report.agreement * report.num_samples)
-            checked.append(replace(variant, tolerance=_tolerance(report.relative_l2), num_equal=num_equal))
+            checked.append(replace(variant, tolerance=tolerance_of(report.relative_l2), num_equal=num_equal))
         progress.stage("latency")
         return tuple(checked), latencies(loaded)
-
-
-def _tolerance(relative_l2: float) -> float:
-    """Twice what was seen here, to two digits: another machine rounds sums of products otherwise."""
-    return max(_FP32_TOLERANCE, float(f"{2 * relative_l2:.1e}"))
 
 
 def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float32]]:
@@ -173,19 +163,6 @@ def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float3
         except InputError as error:
             raise InputError(f"golden image {file.source}: {error}") from None
     return inputs
-
-
-def _write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32], *, array: str) -> Golden:
-    kept = [file for file in files if file.name is not None]
-    images = []
-    for file in kept:
-        name = f"golden/{file.name}"
-        (bundle / name).write_bytes(file.data)
-        images.append(GoldenImage(file=name, sha256=hashlib.sha256(file.data).hexdigest()))
-    expected = "golden/expected.npz"
-    arrays: dict[str, Any] = {array: reference_BK[: len(kept)]}
-    np.savez(bundle / expected, **arrays)
-    return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
 
 
 def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress) -> Traced:
@@ -208,7 +185,7 @@ def _write_fp32(
     progress.stage("variant fp32")
     path = move_model(simplified, bundle)
     digest = chain.check_graph("variant fp32", path)
-    return _variant(
+    return variant_of(
         path,
         name="fp32",
         precision="float32",
@@ -255,7 +232,7 @@ def _write_quantized(
         digest = chain.check_graph(stage, path, limits=result.limits)
         made.append(result)
         variants.append(
-            _variant(
+            variant_of(
                 path,
                 name=plan.name,
                 precision=plan.precision,
@@ -266,43 +243,3 @@ def _write_quantized(
             )
         )
     return tuple(made), tuple(variants), tuple(notes)
-
-
-def _variant(path: Path, *, digest: str, **values: Any) -> Variant:
-    data = data_beside(path)
-    return Variant(
-        file=path.name,
-        sha256=digest,
-        size_bytes=path.stat().st_size,
-        data=None if data is None else data_file(data),
-        in_graph=None,
-        ort=None,
-        in_graph_ort=None,
-        tolerance=_FP32_TOLERANCE,
-        **values,
-    )
-
-
-def _manifest(
-    subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
-) -> Manifest:
-    provenance: dict[str, Any] = {package: metadata.version(package) for package in _PACKAGES}
-    return Manifest(
-        architecture={
-            "name": subject.name,
-            "num_params": subject.num_params,
-            "source": subject.source,
-            "options": subject.options,
-        },
-        weights=subject.weights,
-        contract=subject.contract,
-        variants=variants,
-        golden=golden,
-        parity=tuple(parity.to_dict()),
-        provenance={**provenance, "seed": config.seed, "sources": subject.sources},
-    )
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
-    path.write_text(text + "\n", encoding="utf-8")

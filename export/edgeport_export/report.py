@@ -14,7 +14,7 @@ from rich.table import Table
 
 from edgeport_export.progress import Progress
 from edgeport_models import ALIASES, ARCHITECTURES
-from edgeport_runtime.report import describe_input
+from edgeport_runtime.commands.report import describe_input
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
-from edgeport_export.model_file import data_beside, save_model
-from edgeport_export.parity import Limits
+from edgeport_export.graph.model_file import data_beside, save_model
+from edgeport_export.parity.compare import Limits
 from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
 from edgeport_export.quantize.dynamic import DynamicQuantizer
@@ -21,7 +21,7 @@ from edgeport_export.quantize.recipes import Recipe, Target, family_of, find_rec
 from edgeport_export.quantize.search import Quantizer, Trade, rank, search
 from edgeport_export.quantize.static import StaticQuantizer
 from edgeport_export.quantize.weight_only import WeightQuantizer
-from edgeport_runtime.dataset import read_labelled_images
+from edgeport_runtime.accuracy.dataset import read_labelled_images
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from edgeport_export.config import ExportConfig
     from edgeport_export.quantize.histogram import Method
-    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["LIMITS", "Made", "Plan", "Planned", "Workshop", "plan_variants"]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeport_models.spec import ModelSpec, check_size
-from edgeport_runtime.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = ["SPECS", "LeNet5"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeport_runtime.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeport_models.attention import MultiHeadAttention, sinusoidal_positions
 from edgeport_models.spec import IMAGENET, ModelSpec
-from edgeport_runtime.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = ["SPECS", "VisionTransformer"]
 

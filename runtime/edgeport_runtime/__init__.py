@@ -27,8 +27,8 @@ from edgeport_runtime.errors import (
 )
 
 if TYPE_CHECKING:
-    from edgeport_runtime.manifest import Manifest, load_manifest
-    from edgeport_runtime.preprocess import PreprocessSpec
+    from edgeport_runtime.bundle.manifest import Manifest, load_manifest
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = [
     "AccuracyError",
@@ -50,7 +50,7 @@ __all__ = [
     "load_manifest",
 ]
 
-_LAZY = {"Manifest": "manifest", "load_manifest": "manifest", "PreprocessSpec": "preprocess"}
+_LAZY = {"Manifest": "bundle.manifest", "load_manifest": "bundle.manifest", "PreprocessSpec": "pixels.preprocess"}
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import numpy as np
 
 from edgeport_runtime.errors import InputError, SessionError
-from edgeport_runtime.metrics import top_k as best_k
-from edgeport_runtime.tasks import decisions, probabilities
+from edgeport_runtime.outputs.metrics import top_k as best_k
+from edgeport_runtime.outputs.tasks import decisions, probabilities
 
 if TYPE_CHECKING:
     import os
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.images import ImageSource
-    from edgeport_runtime.loading import LoadedModel
-    from edgeport_runtime.session import Session
+    from edgeport_runtime.engine.session import Session
+    from edgeport_runtime.loading.load import LoadedModel
+    from edgeport_runtime.pixels.decode import ImageSource
     from edgeport_runtime.stream import Streamed
 
 __all__ = ["Classifier", "Prediction", "StreamResult"]
@@ -120,13 +120,13 @@ class Classifier:
             SessionError: if ONNX Runtime is missing or cannot load the model, or the device cannot be used.
             ParityError: if ``verify`` fails.
         """
-        from edgeport_runtime.loading import load_model
-        from edgeport_runtime.session import SessionSettings
+        from edgeport_runtime.engine.session import SessionSettings
+        from edgeport_runtime.loading.load import load_model
 
         settings = SessionSettings(threads=threads, spins=spin, is_strict=strict, has_low_memory=low_memory)
         classifier = cls(load_model(Path(path), device=device, variant=variant, settings=settings))
         if verify:
-            from edgeport_runtime.golden import check
+            from edgeport_runtime.accuracy.golden import check
 
             check(classifier, Path(path))
         return classifier
@@ -219,7 +219,7 @@ class Classifier:
             InputError: if an image cannot be used.
             SessionError: if the model fails, or was closed.
         """
-        from edgeport_runtime.preprocess import preprocess
+        from edgeport_runtime.pixels.preprocess import preprocess
 
         source = iter(images)
         few = [preprocess(image, self.contract.preprocess) for image in itertools.islice(source, _BATCH)]
@@ -280,8 +280,8 @@ class Classifier:
         return _run_in_batches(session, x_BCHW, self.contract.batch)
 
     def _stream_outputs(self, items: Iterable[ImageSource], batch_size: int, workers: int | None) -> Iterator[Streamed]:
-        from edgeport_runtime.machine import available_cpus
-        from edgeport_runtime.preprocess import preprocess
+        from edgeport_runtime.engine.machine import available_cpus
+        from edgeport_runtime.pixels.preprocess import preprocess
         from edgeport_runtime.stream import stream_outputs
 
         session = self._opened()

@@ -80,7 +80,7 @@ class ParityError(ExportError):
     """A stage whose numbers depart from the PyTorch module.
 
     Attributes:
-        report: the parity chain up to and including the failed stage (``edgeport_export.parity.ParityReport``).
+        report: the parity chain up to and including the failed stage (``edgeport_export.parity.compare.ParityReport``).
     """
 
     def __init__(self, message: str, *, report: Any = None) -> None:

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from edgeport_runtime import Classifier
-from edgeport_runtime.machine import instruction_sets
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.engine.machine import instruction_sets
+from edgeport_runtime.pixels.preprocess import preprocess
 
 bundle, variants = Path(sys.argv[1]), sys.argv[2:]
 sys.path.insert(0, str(bundle))

@@ -14,11 +14,11 @@ import torch
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
-from edgeport_export.subject import find_subject as resolve
+from edgeport_export.source.subject import find_subject as resolve
 from edgeport_models.weights import read_checkpoint
 from edgeport_runtime import Classifier, load_manifest
-from edgeport_runtime.metrics import relative_l2
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.outputs.metrics import relative_l2
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ def test_every_form_of_timm_holds_the_same_weights(form: str, written_by: Callab
 def test_descriptions_fill_in_preprocessing_and_labels(
     written_by: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from edgeport_runtime.cli import main as run_model
+    from edgeport_runtime.commands.cli import main as run_model
 
     bundle = tmp_path / "bundle"
     weights = str(written_by("transformers") / "vit")

@@ -14,7 +14,7 @@ from edgeport_export.cli import main as export_model
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import load_checkpoint
 from edgeport_runtime import Classifier
-from edgeport_runtime.cli import main as run_model
+from edgeport_runtime.commands.cli import main as run_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from edgeport_export import ExportConfig
-from edgeport_export.subject import find_subject as resolve
+from edgeport_export.source.subject import find_subject as resolve
 from edgeport_runtime.errors import WeightsError
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier, WeightsError
-from edgeport_runtime.evaluate import MulticlassEvaluation, evaluate
+from edgeport_runtime.accuracy.evaluate import MulticlassEvaluation, evaluate
 from training.data import digits
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from edgeport_runtime import Classifier, load_manifest
-from edgeport_runtime.images import load_image
+from edgeport_runtime.pixels.decode import load_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable

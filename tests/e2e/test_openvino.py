@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from edgeport_export import ExportConfig, export
-from edgeport_runtime.machine import instruction_sets
+from edgeport_runtime.engine.machine import instruction_sets
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -19,7 +19,7 @@ from edgeport_export import ExportConfig, export
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import load_checkpoint
 from edgeport_runtime import Classifier
-from edgeport_runtime.metrics import relative_l2
+from edgeport_runtime.outputs.metrics import relative_l2
 
 if TYPE_CHECKING:
     from collections.abc import Callable

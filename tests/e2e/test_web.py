@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from edgeport_runtime import load_manifest
-from edgeport_runtime.cli import main
+from edgeport_runtime.commands.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -200,7 +200,7 @@ def test_a_full_disk_leaves_nothing(
     code = (
         "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
         "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
-        "from edgeport_runtime.cli import main; sys.exit(main(sys.argv[1:]))"
+        "from edgeport_runtime.commands.cli import main; sys.exit(main(sys.argv[1:]))"
     )
     argv = ["web", str(everywhere("lenet5")), "-o", str(tmp_path / "site"), "--onnxruntime-web", str(engine)]
     done = subprocess.run([sys.executable, "-c", code, *argv], capture_output=True, text=True, check=False)
@@ -223,7 +223,7 @@ def test_web_refuses(
     assert "export the bundle with --preprocess in-graph" in refused(lenet5.path)
     assert "lacks ort.wasm.min.mjs; npm install --ignore-scripts onnxruntime-web" in refused(everywhere("lenet5"))
     assert "unknown variant 'int4'; this bundle has fp32, int8" in refused(everywhere("lenet5"), "--variant", "int4")
-    from edgeport_runtime import web
+    from edgeport_runtime.commands import web
 
     for name in web._ENGINE:
         (engine / name).write_text("")

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from edgeport_export.config import ExportConfig, find_spec
-from edgeport_export.contract import resolve_preprocess
-from edgeport_export.subject import find_subject as resolve
+from edgeport_export.source.resolve import resolve_preprocess
+from edgeport_export.source.subject import find_subject as resolve
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import ExportError, InputError, WeightsError
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from contracts import make_contract
 from edgeport_export import ExportConfig, ExportResult, export
-from edgeport_export.chain import Chain
+from edgeport_export.parity.chain import Chain
 from edgeport_export.progress import Progress
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier, InputError, ParityError, load_manifest
@@ -166,9 +166,9 @@ class _WithDropoutAndAuxiliary(nn.Module):
 
 
 def test_norms_dropout_and_dead_outputs_are_gone(tmp_path: Path) -> None:
-    from edgeport_export.simplify import simplify
-    from edgeport_export.subject import find_subject as resolve
-    from edgeport_export.trace import trace
+    from edgeport_export.graph.simplify import simplify
+    from edgeport_export.graph.trace import trace
+    from edgeport_export.source.subject import find_subject as resolve
 
     contract = resolve(ExportConfig(architecture="lenet5", output=tmp_path, num_classes=3)).contract
     module = _WithDropoutAndAuxiliary().train()

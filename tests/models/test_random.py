@@ -15,7 +15,7 @@ from torch import nn
 
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import init_random
-from edgeport_runtime.metrics import relative_l2
+from edgeport_runtime.outputs.metrics import relative_l2
 
 if TYPE_CHECKING:
     from edgeport_models import ModelSpec

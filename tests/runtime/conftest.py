@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeport_export import ExportResult
-    from edgeport_runtime.contract import Task
+    from edgeport_runtime.bundle.contract import Task
 
 
 @pytest.fixture(scope="session")

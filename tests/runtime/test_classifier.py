@@ -14,7 +14,7 @@ from edgeport_export import ExportConfig, export
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import fit_checkpoint, load_checkpoint
 from edgeport_runtime import Classifier, InputError, Prediction, SessionError
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -33,7 +33,9 @@ def _modules_after(code: str, *argv: str) -> set[str]:
 
 
 def test_importing_the_runtime_brings_in_nothing_of_the_build_machine() -> None:
-    modules = _modules_after("import edgeport_runtime.cli, edgeport_runtime.evaluate, edgeport_runtime.golden")
+    modules = _modules_after(
+        "import edgeport_runtime.commands.cli, edgeport_runtime.accuracy.evaluate, edgeport_runtime.accuracy.golden"
+    )
     assert "numpy" in modules
     assert not modules & (BUILD_MACHINE | {"onnxruntime"})
 
@@ -49,7 +51,7 @@ def test_using_the_runtime_brings_in_nothing_of_the_build_machine(lenet5: Export
     code = """
 import sys
 from edgeport_runtime import Classifier
-from edgeport_runtime.cli import main
+from edgeport_runtime.commands.cli import main
 bundle, image = sys.argv[1:]
 with Classifier.load(bundle) as classifier:
     assert len(classifier.predict(image)) == 5

@@ -10,7 +10,7 @@ import pytest
 
 from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, InputError, SessionError
-from edgeport_runtime.cli import main
+from edgeport_runtime.commands.cli import main
 from edgeport_runtime.stream import stream_outputs
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 import train
 from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier
-from edgeport_runtime.evaluate import evaluate
+from edgeport_runtime.accuracy.evaluate import evaluate
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from edgeport_runtime.contract import Contract
-from edgeport_runtime.dataset import read_labelled_images
+from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Task
-    from edgeport_runtime.preprocess import PreprocessSpec
+    from edgeport_runtime.bundle.contract import Task
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = ["DIGITS", "Data", "Split", "digits", "load_data", "make_contract"]
 

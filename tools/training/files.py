@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["write_atomically", "write_json", "write_model"]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from edgeport_runtime.contract import Task
+    from edgeport_runtime.bundle.contract import Task
     from training.data import Split
 
 __all__ = ["SCORES", "measure"]

@@ -1,1 +1,1 @@
-"""From a float graph to smaller and faster ones: int8, float16, and weights alone in int8."""
+"""Quantized graphs from the simplified float graph. Which variants an export makes is decided in `variants`."""

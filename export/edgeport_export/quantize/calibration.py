@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_export.inputs import reference_input, synthetic_image
+from edgeport_export.parity.inputs import reference_input, synthetic_image
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.images import find_images
-from edgeport_runtime.preprocess import preprocess
+from edgeport_runtime.pixels.decode import find_images
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["BUILTIN", "MAX_UNREADABLE", "CalibrationImages"]
 

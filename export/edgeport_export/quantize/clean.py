@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from onnxruntime.quantization.onnx_model import ONNXModel
 
-from edgeport_export.passes.graph import check_graph, remove_unused
-from edgeport_export.passes.strip_metadata import strip_metadata
+from edgeport_export.graph.index import check_graph, remove_unused
+from edgeport_export.graph.passes.strip_metadata import strip_metadata
 from edgeport_runtime.errors import QuantizeError
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime.tasks import decisions
+from edgeport_runtime.outputs.tasks import decisions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeport_runtime.contract import Contract
+    from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["Drop", "measure_drop"]
 

@@ -9,7 +9,7 @@ import onnx
 from onnxruntime.quantization import QuantizationMode, QuantType
 from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
-from edgeport_export.passes.fuse_attention import fuse_attention
+from edgeport_export.graph.passes.fuse_attention import fuse_attention
 from edgeport_export.quantize.graph import layers_of
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from onnx import numpy_helper
 
-from edgeport_export.passes.graph import GraphIndex
+from edgeport_export.graph.index import GraphIndex
 from edgeport_export.quantize.graph import attribute, consumers_of, replace_constant
 
 if TYPE_CHECKING:

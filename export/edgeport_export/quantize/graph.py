@@ -12,7 +12,7 @@ from edgeport_runtime.errors import QuantizeError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgeport_export.passes.graph import GraphIndex
+    from edgeport_export.graph.index import GraphIndex
     from edgeport_export.quantize.recipes import Recipe
 
 __all__ = [

@@ -12,7 +12,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from edgeport_export.quantize.graph import check_not_quantized
 from edgeport_export.quantize.observe import run_with
-from edgeport_runtime.session import INPUT_NAME
+from edgeport_runtime.engine.session import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edgeport_export.model_file import save_model
+from edgeport_export.graph.model_file import save_model
 from edgeport_export.quantize.drop import Drop, measure_drop
-from edgeport_runtime.metrics import relative_l2_of_all
-from edgeport_runtime.preprocess import preprocess
-from edgeport_runtime.providers import CPU
-from edgeport_runtime.session import Session
+from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.engine.session import Session
+from edgeport_runtime.outputs.metrics import relative_l2_of_all
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeport_export.quantize.calibration import CalibrationImages
-    from edgeport_runtime.contract import Contract
-    from edgeport_runtime.dataset import LabelledImages
+    from edgeport_runtime.accuracy.dataset import LabelledImages
+    from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["EvaluationImages", "Judge", "signal_to_noise"]
 

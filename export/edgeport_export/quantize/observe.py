@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from edgeport_export.model_file import save_model
+from edgeport_export.graph.model_file import save_model
 from edgeport_export.quantize.graph import attribute
 from edgeport_export.quantize.histogram import Histogram
+from edgeport_runtime.engine.ort import import_onnxruntime
+from edgeport_runtime.engine.session import INPUT_NAME
 from edgeport_runtime.errors import InputError, QuantizeError
-from edgeport_runtime.session import INPUT_NAME, import_onnxruntime
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -17,7 +17,7 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import get_qmin_qmax_for_qType
 
-from edgeport_export.passes.graph import GraphIndex, remove_unused
+from edgeport_export.graph.index import GraphIndex, remove_unused
 from edgeport_export.quantize.equalize import equalize, find_pairs
 from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, attribute, layers_of, replace_constant
 from edgeport_export.quantize.observe import observe

@@ -1,0 +1,137 @@
+"""Preprocessing as a part of the graph: 8-bit RGB pixels of any size in, in standard ONNX operators.
+
+It is the runtime's preprocessing (``docs/bundle.md``) but for the decoding of files and their EXIF rotation. ONNX
+Runtime's arithmetic of the resize differs from Pillow's by a level here and there; everything else is to the bit.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edgeport_runtime.engine.session import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec
+
+__all__ = ["put_in_graph"]
+
+_PREFIX = "preprocess/"
+# ITU-R 601-2 luma in 16 bits, as Pillow converts to grey.
+_LUMA, _WHOLE = (19595, 38470, 7471), 65536
+_ANTIALIASED: dict[str, Any] = {"antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+_RESIZE: dict[str, dict[str, Any]] = {
+    "bilinear": {"mode": "linear", **_ANTIALIASED},
+    "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5, **_ANTIALIASED},
+}
+
+
+def put_in_graph(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
+    """Let a model take pixels: its input becomes ``image``, uint8 (height, width, 3) in RGB order, one image a call.
+
+    Without a resize the height and the width are fixed.
+
+    Args:
+        model: with input ``image``, float32 (batch or 1, C, H, W); changed in place.
+        spec: what is put before it.
+    """
+    graph = model.graph
+    steps = _Steps()
+    result = steps.normalize(steps.crop(*steps.resize(steps.channels(spec), spec), spec), spec)
+    for node in graph.node:
+        node.input[:] = [result if name == INPUT_NAME else name for name in node.input]
+    network = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*steps.nodes, *network])
+    graph.initializer.extend(steps.constants)
+    sides = [spec.image_size] * 2 if spec.resize == "none" else ["height", "width"]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, [*sides, 3]))
+    graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+    del graph.value_info[:]  # of any batch
+
+
+class _Steps:
+    """Nodes and constants, in order. Values are named by what they hold."""
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.constants: list[onnx.TensorProto] = []
+
+    def channels(self, spec: PreprocessSpec) -> str:
+        """Uint8 (1, C, H, W) in the order of ``spec.color``."""
+        pixels = INPUT_NAME
+        if spec.color == "grey":
+            wide = self._add("Cast", [pixels], to=TensorProto.INT32)
+            weighted = self._add("Mul", [wide, self._constant(_LUMA, np.int32)])
+            total = self._add("ReduceSum", [weighted, self._constant([2], np.int64)], keepdims=1)
+            rounded = self._add("Add", [total, self._constant(_WHOLE // 2, np.int32)])
+            luma = self._add("Div", [rounded, self._constant(_WHOLE, np.int32)])
+            pixels = self._add("Cast", [luma], to=TensorProto.UINT8)
+        elif spec.color == "bgr":
+            pixels = self._add("Gather", [pixels, self._constant([2, 1, 0], np.int64)], axis=2)
+        planes = self._add("Transpose", [pixels], perm=[2, 0, 1])
+        return self._add("Unsqueeze", [planes, self._constant([0], np.int64)])
+
+    def resize(self, pixels: str, spec: PreprocessSpec) -> tuple[str, str]:
+        """Uint8 (1, C, H, W) after the resize, and the new (H, W)."""
+        target = self._constant([spec.resize_size] * 2, np.int64)
+        if spec.resize == "none":
+            return pixels, target
+        shape = self._add("Shape", [pixels])
+        sides, both = self._add("Slice", [shape, *self._range(2, 4)]), target
+        if spec.resize == "shorter":
+            both = self._add("Div", [self._add("Mul", [sides, target]), self._add("ReduceMin", [sides], keepdims=1)])
+        if spec.interpolation == "nearest":
+            for axis in (0, 1):
+                pixels = self._add("Gather", [pixels, self._nearest(sides, both, axis)], axis=2 + axis)
+            return pixels, both
+        sizes = self._add("Concat", [self._add("Slice", [shape, *self._range(0, 2)]), both], axis=0)
+        return self._add("Resize", [pixels, "", "", sizes], **_RESIZE[spec.interpolation]), both
+
+    def _nearest(self, sides: str, both: str, axis: int) -> str:
+        """Which row or column each new one is: Pillow adds up steps in double precision, from half a step on."""
+        old, new = (self._add("Slice", [size, *self._range(axis, axis + 1)]) for size in (sides, both))
+        old_wide, new_wide = (self._add("Cast", [size], to=TensorProto.DOUBLE) for size in (old, new))
+        step = self._add("Div", [old_wide, new_wide])
+        half = self._add("Mul", [step, self._constant(0.5, np.float64)])
+        others = self._add("Expand", [step, self._add("Sub", [new, self._constant([1], np.int64)])])
+        steps = self._add("Concat", [half, others], axis=0)
+        places = self._add("Floor", [self._add("CumSum", [steps, self._constant(0, np.int64)])])
+        return self._add("Cast", [places], to=TensorProto.INT64)
+
+    def crop(self, pixels: str, sides: str, spec: PreprocessSpec) -> str:
+        """The centre; halves are rounded to even."""
+        size = self._constant([spec.image_size] * 2, np.int64)
+        if spec.resize != "shorter" and spec.resize_size == spec.image_size:
+            return pixels
+        margin = self._add("Cast", [self._add("Sub", [sides, size])], to=TensorProto.DOUBLE)
+        half = self._add("Round", [self._add("Div", [margin, self._constant(2, np.float64)])])
+        start = self._add("Cast", [half], to=TensorProto.INT64)
+        return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
+
+    def normalize(self, pixels: str, spec: PreprocessSpec) -> str:
+        """Float32, in the runtime's order of operations."""
+        x = self._add("Cast", [pixels], to=TensorProto.FLOAT)
+        if spec.scale == "unit":
+            x = self._add("Div", [x, self._constant(255, np.float32)])
+        shape = (1, spec.num_channels, 1, 1)
+        x = self._add("Sub", [x, self._constant(np.reshape(spec.mean, shape), np.float32)])
+        return self._add("Div", [x, self._constant(np.reshape(spec.std, shape), np.float32)])
+
+    def _add(self, operator: str, inputs: Sequence[str], **attributes: Any) -> str:
+        output = f"{_PREFIX}{len(self.nodes)}_{operator}"
+        self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
+        return output
+
+    def _constant(self, value: Any, dtype: type) -> str:
+        name = f"{_PREFIX}constant{len(self.constants)}"
+        self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def _range(self, start: int, end: int) -> tuple[str, str]:
+        return self._constant([start], np.int64), self._constant([end], np.int64)

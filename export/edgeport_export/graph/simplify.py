@@ -1,0 +1,56 @@
+"""From the traced graph to the one that ships: onnxsim, then our own passes."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import onnx
+import onnxsim
+
+from edgeport_export.graph.model_file import save_model
+from edgeport_export.graph.passes import run_passes
+from edgeport_runtime.bundle.manifest import CONTRACT_KEY
+from edgeport_runtime.errors import SimplifyError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeport_export.graph.trace import Traced
+    from edgeport_runtime.bundle.contract import Contract
+
+__all__ = ["simplify"]
+
+_IR_VERSION = 10  # onnx writes later ones, which runtimes in the field refuse
+
+
+def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
+    """Simplify the traced graph and write it as a file that carries its contract.
+
+    Args:
+        traced: what :func:`~edgeport_export.graph.trace.trace` gave.
+        contract: written into the file's metadata.
+        path: where to write.
+
+    Returns:
+        Names of the passes that changed the graph.
+
+    Raises:
+        SimplifyError: if onnxsim fails, or a pass leaves an invalid graph.
+    """
+    try:
+        # Constants are folded in every graph. Its rewrites help convolutional networks; in a ViT they turn
+        # MatMul and Add into Gemm with Reshapes and com.microsoft operators, slower and tied to one engine.
+        model, _ = onnxsim.simplify(
+            str(traced.path), certify=False, perform_optimization="MatMul" not in traced.op_types
+        )
+    except Exception as error:  # its C++ core raises bare RuntimeError and more
+        raise SimplifyError(f"onnxsim failed on the traced graph: {error}") from error
+    changed = run_passes(model)
+    model.ir_version = min(model.ir_version, _IR_VERSION)
+    model.producer_name = "edgeport"
+    model.ClearField("producer_version")
+    text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
+    save_model(model, path, check=True)
+    return changed

@@ -1,0 +1,1 @@
+"""Runs the stages of an export and compares them with PyTorch. Nothing here changes a model."""

@@ -1,0 +1,242 @@
+"""Runs the stages of the parity chain and stops at the first that fails, naming it and the node that departs."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeport_export.graph.model_file import identity_of_data
+from edgeport_export.parity.compare import (
+    FLOAT32_LIMITS,
+    IN_GRAPH_INT8_LIMITS,
+    IN_GRAPH_LIMITS,
+    Limits,
+    ParityReport,
+    StageReport,
+    compare,
+)
+from edgeport_export.parity.locate import first_departure
+from edgeport_runtime.accuracy.golden import replay
+from edgeport_runtime.bundle.files import sha256_of
+from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.engine.session import Session, SessionSettings
+from edgeport_runtime.errors import ParityError, SessionError
+from edgeport_runtime.loading.load import settings_of
+from edgeport_runtime.pixels.decode import load_image
+from edgeport_runtime.pixels.preprocess import preprocess
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.classifier import Classifier
+
+__all__ = ["Chain"]
+
+_ORT_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
+
+
+class Chain:
+    """The comparisons of one export.
+
+    Args:
+        module: the original, in evaluation mode.
+        batches: what every stage is run on, float32 BCHW each; the golden images come first.
+        contract: what the module's outputs mean.
+        num_images: how many golden images there are; None if there is nothing else.
+
+    Attributes:
+        reference_BK: PyTorch's outputs for all batches, joined.
+
+    Raises:
+        ParityError: if PyTorch's own outputs are zero, constant or not finite, so that nothing could be compared.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Sequence[NDArray[np.float32]],
+        *,
+        contract: Contract,
+        num_images: int | None = None,
+    ) -> None:
+        self._batches = batches
+        self._contract = contract
+        with torch.no_grad():
+            outputs = [module(torch.from_numpy(batch)) for batch in batches]
+        self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
+        self._num_images = len(self.reference_BK) if num_images is None else num_images
+        self._stages: list[StageReport] = []
+        self._checked: dict[tuple[str | int, ...], str] = {}
+        self._program: torch.export.ExportedProgram | None = None
+        if not np.isfinite(self.reference_BK).all():
+            raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
+        is_flat = contract.task == "multiclass" and bool((np.ptp(self.reference_BK, axis=1) == 0).any())
+        if is_flat or np.ptp(self.reference_BK) == 0:
+            raise ParityError("stage torch: the module's outputs are all equal, so nothing could be compared")
+
+    @property
+    def report(self) -> ParityReport:
+        """The stages so far."""
+        return ParityReport(stages=tuple(self._stages))
+
+    @property
+    def images(self) -> list[NDArray[np.float32]]:
+        """The batches of the golden images."""
+        batches, left = [], self._num_images
+        for batch in self._batches:
+            if left > 0:
+                batches.append(batch if self._contract.batch is not None else batch[:left])
+                left -= len(batch)
+        return batches
+
+    def follow(self, program: torch.export.ExportedProgram) -> None:
+        """Take the captured program, by which a failed stage's node is named."""
+        self._program = program
+
+    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
+        """Run a graph on all batches and compare.
+
+        Returns:
+            The SHA-256 digest of the file.
+
+        Raises:
+            ParityError: naming the stage and the node, if it departs or cannot run.
+        """
+        digest = sha256_of(path)
+        identity: tuple[str | int, ...] = (digest, *identity_of_data(path))
+        if identity in self._checked:
+            earlier = next(s for s in self._stages if s.stage == self._checked[identity])
+            self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
+            return digest
+        self._checked[identity] = stage
+        try:
+            session = Session(path, provider=CPU)
+            outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
+        except SessionError as error:
+            found = _ORT_NODE.search(str(error))
+            node = f" at node {found[2]} ({found[1]})" if found else ""
+            raise ParityError(f"stage {stage} fails{node}: {error}", report=self.report) from error
+        if outputs_BK.shape != self.reference_BK.shape:
+            raise ParityError(
+                f"stage {stage}: outputs of shape {outputs_BK.shape}, PyTorch's {self.reference_BK.shape}",
+                report=self.report,
+            )
+        num_compared = self._num_images if limits.over == "images" else len(outputs_BK)
+        report = compare(
+            stage,
+            outputs_BK[:num_compared],
+            self.reference_BK[:num_compared],
+            limits=limits,
+            contract=self._contract,
+        )
+        if not np.isfinite(outputs_BK).all():
+            report = replace(report, relative_l2=np.inf)
+        self._judge(report, path, outputs_BK)
+        return digest
+
+    def check_runtime(
+        self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
+    ) -> StageReport:
+        """Compare what a bundle's classifier gives from image bytes.
+
+        Args:
+            stage: its name.
+            classifier: the bundle, loaded as a user would.
+            bundle: its folder.
+            limits: what must be met.
+
+        Returns:
+            The stage's report.
+
+        Raises:
+            ParityError: naming the stage, and the preprocessing if the input itself departs.
+        """
+        outputs_BK, expected_BK = replay(classifier, bundle)
+        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self._contract)
+        self._stages.append(report)
+        if report.passed:
+            return report
+        images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
+        for row, image in enumerate(images):
+            x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
+            batch, place = self._find(row)
+            if not np.allclose(x_CHW, batch[place], rtol=0, atol=1e-5):
+                raise ParityError(
+                    f"stage {stage}: the preprocessing departs from PyTorch's arithmetic on {image}; "
+                    f"{_verdict(report)}",
+                    report=self.report,
+                )
+        raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
+
+    def check_in_graph(self, stage: str, path: Path, classifier: Classifier, bundle: Path) -> StageReport:
+        """Compare a model that takes pixels with the runtime's preprocessing before the same variant.
+
+        Args:
+            stage: its name.
+            path: the model.
+            classifier: the variant.
+            bundle: its folder.
+
+        Returns:
+            The stage's report.
+
+        Raises:
+            ParityError: naming the stage.
+        """
+        assert classifier.manifest is not None
+        assert classifier.variant is not None
+        settings = settings_of(classifier.variant, self._contract, SessionSettings())
+        session = Session(path, provider=CPU, settings=settings)
+        images = [bundle / image.file for image in classifier.manifest.golden.images]
+        spec = self._contract.preprocess
+        report = compare(
+            stage,
+            np.concatenate([session.run(np.asarray(load_image(image, "RGB"))) for image in images]),
+            np.concatenate([classifier.outputs(preprocess(image, spec)[np.newaxis]) for image in images]),
+            limits=IN_GRAPH_INT8_LIMITS if classifier.variant.precision == "int8" else IN_GRAPH_LIMITS,
+            contract=self._contract,
+        )
+        self._stages.append(report)
+        if not report.passed:
+            raise ParityError(f"stage {stage} departs from the runtime: {_verdict(report)}", report=self.report)
+        return report
+
+    def _judge(self, report: StageReport, path: Path, outputs_BK: NDArray[np.float32]) -> None:
+        self._stages.append(report)
+        if report.passed:
+            return
+        if report.limits.over == "images":  # its values are not PyTorch's, and no single node is to blame
+            raise ParityError(f"stage {report.stage} departs from PyTorch: {_verdict(report)}", report=self.report)
+        distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
+        worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
+        batch, _ = self._find(worst)
+        program = self._program if path.suffix == ".onnx" else None
+        node = None if program is None else first_departure(program, path, batch)
+        where = f" at node {node}" if node else ""
+        raise ParityError(f"stage {report.stage} departs from PyTorch{where}: {_verdict(report)}", report=self.report)
+
+    def _find(self, row: int) -> tuple[NDArray[np.float32], int]:
+        """The batch that holds a row of the reference, and its place in there."""
+        for batch in self._batches:
+            if row < len(batch):
+                return batch, row
+            row -= len(batch)
+        raise IndexError(row)
+
+
+def _verdict(report: StageReport) -> str:
+    limits = report.limits
+    decision = "top-1" if report.flips is None else "decision"
+    return (
+        f"relative L2 {report.relative_l2:.2e} (at most {limits.relative_l2:.0e}), "
+        f"{decision} agreement {report.agreement:.1%} (at least {limits.agreement:.1%}); no bundle was written"
+    )

@@ -1,0 +1,115 @@
+"""Which node of a failed stage departs first from PyTorch: one run with every intermediate value, after a failure."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+import torch
+
+from edgeport_export.graph.model_file import save_model
+from edgeport_runtime.engine.ort import import_onnxruntime
+from edgeport_runtime.engine.session import INPUT_NAME
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+__all__ = ["first_departure"]
+
+_TOLERANCE = 1e-3  # far above what the order of additions changes in one network, far below a wrong weight's effect
+
+
+def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: NDArray[np.float32]) -> str | None:
+    """Compare values of the same name in PyTorch's captured program and in a graph.
+
+    Args:
+        program: what PyTorch captured.
+        path: the failed stage's ``.onnx``.
+        x_BCHW: an input on which the stage failed.
+
+    Returns:
+        Name and operator of the first node whose value departs and after which everything that depends on it departs
+        too (a value that a fusion gave another meaning is followed by ones that agree). Nodes just before it that have
+        no counterpart in PyTorch's program may be to blame as well, and are named with it. None if there is none.
+    """
+    model = onnx.load(path)
+    expected = _Recorder(program).record(torch.from_numpy(x_BCHW), output=model.graph.output[0].name)
+    actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected), beside=path.parent)
+    departs = {name: _differs(actual[name], expected[name]) for name in actual}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            consumers.setdefault(name, []).append(node)
+    # From the outputs back: a node is suspect if no compared value that depends on it agrees again.
+    recovers: dict[str, bool] = {}
+    for node in reversed(model.graph.node):
+        for name in node.output:
+            following = [output for consumer in consumers.get(name, []) for output in consumer.output]
+            recovers[name] = any(departs.get(f) is False or recovers[f] for f in following)
+    producers = {name: node for node in model.graph.node for name in node.output}
+    for node in model.graph.node:
+        if any(departs.get(name) and not recovers[name] for name in node.output):
+            suspects = [node]
+            for suspect in suspects:
+                unseen = (producers[name] for name in suspect.input if name in producers and name not in departs)
+                suspects += [producer for producer in unseen if producer not in suspects]
+            return ", ".join(f"{suspect.name} ({suspect.op_type})" for suspect in reversed(suspects))
+    return None
+
+
+class _Recorder(torch.fx.Interpreter):
+    """Runs a captured program and keeps the value of every node by name."""
+
+    def __init__(self, program: torch.export.ExportedProgram) -> None:
+        super().__init__(program.module())
+        self._values: dict[str, NDArray[Any]] = {}
+
+    def run_node(self, n: torch.fx.Node) -> Any:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            self._values[n.name] = value.detach().numpy().copy()
+        return value
+
+    def record(self, x_BCHW: torch.Tensor, *, output: str) -> dict[str, NDArray[Any]]:
+        with torch.no_grad():
+            self.run(x_BCHW)
+        # The graph's output carries a name of ours.
+        for node in self.graph.output_node().all_input_nodes:
+            self._values[output] = self._values[node.name]
+        return self._values
+
+
+def _run_with_intermediates(
+    model: onnx.ModelProto, x_BCHW: NDArray[np.float32], *, wanted: set[str], beside: Path
+) -> dict[str, NDArray[Any]]:
+    ort = import_onnxruntime()
+    probed = onnx.ModelProto()
+    probed.CopyFrom(model)
+    outputs = {value.name for value in probed.graph.output}
+    for node in probed.graph.node:
+        for name in node.output:
+            if name in wanted and name not in outputs:
+                probed.graph.output.append(onnx.ValueInfoProto(name=name))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    with tempfile.TemporaryDirectory(dir=beside) as folder:
+        path = Path(folder) / "probed.onnx"
+        save_model(probed, path, check=False)
+        session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return {
+        name: value
+        for name, value in zip(names, session.run(names, {INPUT_NAME: x_BCHW}), strict=True)
+        if name in wanted
+    }
+
+
+def _differs(value: NDArray[Any], expected: NDArray[Any]) -> bool:
+    if value.shape != expected.shape:
+        return True
+    norm = float(np.linalg.norm(expected.astype(np.float64)))
+    distance = float(np.linalg.norm(value.astype(np.float64) - expected))
+    return not distance <= _TOLERANCE * norm

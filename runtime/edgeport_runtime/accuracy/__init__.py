@@ -1,0 +1,1 @@
+"""Is a classifier right: golden images and labelled data. How fast it is belongs to `tuning`."""

@@ -1,0 +1,317 @@
+"""Metrics of a classifier on labelled images. Shapes: B images, K outputs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.errors import SessionError
+from edgeport_runtime.outputs.metrics import (
+    auroc,
+    average_precision,
+    binary_cross_entropy,
+    calibration_error,
+    cross_entropy,
+    precision_recall_f1,
+    top_k,
+)
+from edgeport_runtime.outputs.tasks import decisions, probabilities
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.accuracy.dataset import LabelledImages
+    from edgeport_runtime.accuracy.protocol import RunsImages
+    from edgeport_runtime.bundle.contract import Contract
+
+__all__ = [
+    "BinaryEvaluation",
+    "ClassCount",
+    "Evaluation",
+    "LabelEvaluation",
+    "MulticlassEvaluation",
+    "MultilabelEvaluation",
+    "evaluate",
+]
+
+_TOP_5 = 5
+_TINY = float(np.finfo(np.float32).tiny)  # the smallest probability that a graph's float32 softmax gives
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClassCount:
+    """One class that has images: its name, how many there are, and how many were classified correctly."""
+
+    name: str
+    index: int
+    num_images: int
+    num_correct: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MulticlassEvaluation:
+    """Metrics over all images of a data set.
+
+    Attributes:
+        num_images: images evaluated.
+        num_correct: images whose most probable class is the true one.
+        top1: fraction of those.
+        top5: fraction with the true class among the five most probable; None with five classes or fewer.
+        cross_entropy: mean -log probability of the true class, in nats.
+        calibration_error: expected calibration error of the top-1 probability, 15 bins (Guo et al. 2017, Equation 3).
+        confusion: (true class, predicted class, images), for each pair that occurs.
+        matched_by: how names became classes: ``name`` (of the labels), ``sorted order`` of the folders, or ``number``.
+        classes: one entry a class that has images, in their order.
+    """
+
+    num_images: int
+    num_correct: int
+    top1: float
+    top5: float | None
+    cross_entropy: float
+    calibration_error: float
+    confusion: tuple[tuple[int, int, int], ...]
+    matched_by: str
+    classes: tuple[ClassCount, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"task": "multiclass", **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BinaryEvaluation:
+    """Metrics of a binary model; the positive class is the second one.
+
+    Attributes:
+        num_images: images evaluated.
+        threshold: probability from which on an image is decided to be positive.
+        true_negatives, false_positives, false_negatives, true_positives: images of each kind.
+        accuracy: fraction decided correctly.
+        precision: of the images decided positive, the part that is; 0 if there are none.
+        recall: of the positive images, the part that was found; 0 if there are none.
+        f1: harmonic mean of precision and recall.
+        auroc: area under the receiver operating characteristic; None unless there are images of both classes.
+        cross_entropy: mean binary cross-entropy, in nats.
+        calibration_error: expected calibration error of the probability, 15 bins (Guo et al. 2017, Equation 3).
+        matched_by: as for :class:`MulticlassEvaluation`.
+    """
+
+    num_images: int
+    threshold: float
+    true_negatives: int
+    false_positives: int
+    false_negatives: int
+    true_positives: int
+    accuracy: float
+    precision: float
+    recall: float
+    f1: float
+    auroc: float | None
+    cross_entropy: float
+    calibration_error: float
+    matched_by: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"task": "binary", **asdict(self)}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LabelEvaluation:
+    """One label of a multi-label model; metrics as for :class:`BinaryEvaluation`, and its average precision."""
+
+    name: str
+    threshold: float
+    num_positive: int
+    num_decided: int
+    precision: float
+    recall: float
+    f1: float
+    auroc: float | None
+    average_precision: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MultilabelEvaluation:
+    """Metrics of a multi-label model.
+
+    Attributes:
+        num_images: images evaluated.
+        exact_match: fraction of images with every label decided correctly.
+        macro_precision, macro_recall, macro_f1: means over all labels.
+        macro_auroc: mean over the labels that have one; None if none has.
+        mean_average_precision: mean over the labels that have positive images; None if none has.
+        num_labels_with_images: how many labels that is.
+        cross_entropy: mean binary cross-entropy over images and labels, in nats.
+        labels: each label by itself.
+    """
+
+    num_images: int
+    exact_match: float
+    macro_precision: float
+    macro_recall: float
+    macro_f1: float
+    macro_auroc: float | None
+    mean_average_precision: float | None
+    num_labels_with_images: int
+    cross_entropy: float
+    labels: tuple[LabelEvaluation, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"task": "multilabel", **asdict(self)}
+
+
+Evaluation = MulticlassEvaluation | BinaryEvaluation | MultilabelEvaluation
+
+
+def evaluate(
+    classifier: RunsImages, data: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
+) -> Evaluation:
+    """Run every image of a data set and compare with what is true of it.
+
+    Folders are matched to labels by name if each of them is a label, otherwise to classes by sorted order.
+
+    Args:
+        classifier: a loaded model.
+        data: a folder with one folder of images a class, each searched recursively; or a CSV file with the columns
+            ``path`` and ``labels``.
+        on_progress: called with (images done, images in all).
+
+    Raises:
+        InputError: if the data cannot be matched to classes, or an image cannot be used.
+        SessionError: if the model fails, or gives NaN or infinite values.
+    """
+    images = read_labelled_images(data, classifier.contract)
+
+    def outputs() -> Iterator[NDArray[np.float32]]:
+        for done, output_K in enumerate(classifier.iter_outputs(images.paths)):
+            if not np.isfinite(output_K).all():
+                raise SessionError(f"{images.paths[done]}: the model gave NaN or infinite values")
+            yield output_K
+            if on_progress is not None:
+                on_progress(done + 1, len(images.paths))
+
+    measure = {"multiclass": _multiclass, "binary": _binary, "multilabel": _multilabel}[classifier.contract.task]
+    return measure(outputs(), images, classifier.contract)
+
+
+def _multiclass(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
+    targets, num_images = images.targets, len(images.targets)
+    predicted, losses, confidences = np.empty(num_images, np.int64), np.empty(num_images), np.empty(num_images)
+    num_top5 = 0
+    # One image at a time: what is kept does not grow with the number of classes.
+    for i, output_K in enumerate(outputs):
+        best = top_k(output_K, _TOP_5)
+        p_K = probabilities(output_K[np.newaxis], contract)[0]
+        predicted[i], confidences[i] = best[0], p_K[best[0]]
+        losses[i] = _categorical_loss(output_K, int(targets[i]), contract)
+        num_top5 += int(targets[i] in best)
+    is_correct = predicted == targets
+    pairs, counts = np.unique(np.stack([targets, predicted], axis=1), axis=0, return_counts=True)
+    names = {index: name for name, index in images.folders}
+    return MulticlassEvaluation(
+        num_images=num_images,
+        num_correct=int(is_correct.sum()),
+        top1=float(is_correct.mean()),
+        top5=num_top5 / num_images if contract.num_classes > _TOP_5 else None,
+        cross_entropy=float(losses.mean()),
+        calibration_error=calibration_error(confidences, is_correct),
+        confusion=tuple((int(t), int(p), int(n)) for (t, p), n in zip(pairs, counts, strict=True)),
+        matched_by=images.matched_by,
+        classes=tuple(
+            ClassCount(
+                name=names.get(int(index), contract.label(int(index))),
+                index=int(index),
+                num_images=int((targets == index).sum()),
+                num_correct=int(is_correct[targets == index].sum()),
+            )
+            for index in np.unique(targets)
+        ),
+    )
+
+
+def _binary(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
+    outputs_B1 = np.stack(list(outputs))
+    p_B, decided_B = probabilities(outputs_B1, contract)[:, 0], decisions(outputs_B1, contract)[:, 0]
+    counts = np.bincount(2 * images.targets + decided_B, minlength=4)
+    true_negatives, false_positives, false_negatives, true_positives = (int(n) for n in counts)
+    precision, recall, f1 = precision_recall_f1(true_positives, false_positives, false_negatives)
+    return BinaryEvaluation(
+        num_images=len(p_B),
+        threshold=(contract.thresholds or ())[0],
+        true_negatives=true_negatives,
+        false_positives=false_positives,
+        false_negatives=false_negatives,
+        true_positives=true_positives,
+        accuracy=(true_negatives + true_positives) / len(p_B),
+        precision=precision,
+        recall=recall,
+        f1=f1,
+        auroc=auroc(p_B, images.targets),
+        cross_entropy=float(_binary_loss(outputs_B1, images.targets[:, np.newaxis], contract).mean()),
+        calibration_error=calibration_error(p_B, images.targets),
+        matched_by=images.matched_by,
+    )
+
+
+def _multilabel(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
+    outputs_BK, targets_BK = np.stack(list(outputs)), images.targets
+    p_BK, decided_BK = probabilities(outputs_BK, contract), decisions(outputs_BK, contract)
+    thresholds_K = np.broadcast_to(np.array(contract.thresholds), contract.num_classes)
+    labels = []
+    for k in range(contract.num_classes):
+        p_B, decided_B, targets_B = p_BK[:, k], decided_BK[:, k], targets_BK[:, k]
+        num_found, num_decided, num_positive = (int(n.sum()) for n in (decided_B & targets_B, decided_B, targets_B))
+        precision, recall, f1 = precision_recall_f1(num_found, num_decided - num_found, num_positive - num_found)
+        label = LabelEvaluation(
+            name=contract.label(k),
+            threshold=float(thresholds_K[k]),
+            num_positive=num_positive,
+            num_decided=num_decided,
+            precision=precision,
+            recall=recall,
+            f1=f1,
+            auroc=auroc(p_B, targets_B),
+            average_precision=average_precision(p_B, targets_B),
+        )
+        labels.append(label)
+    return MultilabelEvaluation(
+        num_images=len(p_BK),
+        exact_match=float((decided_BK == targets_BK).all(axis=1).mean()),
+        macro_precision=float(np.mean([label.precision for label in labels])),
+        macro_recall=float(np.mean([label.recall for label in labels])),
+        macro_f1=float(np.mean([label.f1 for label in labels])),
+        macro_auroc=_mean([label.auroc for label in labels]),
+        mean_average_precision=_mean([label.average_precision for label in labels]),
+        num_labels_with_images=sum(label.num_positive > 0 for label in labels),
+        cross_entropy=float(_binary_loss(outputs_BK, targets_BK, contract).mean()),
+        labels=tuple(labels),
+    )
+
+
+def _categorical_loss(output_K: NDArray[np.float32], target: int, contract: Contract) -> float:
+    if contract.output == "probabilities":
+        return float(-np.log(max(float(output_K[target]), _TINY)))
+    return float(cross_entropy(output_K[np.newaxis], np.array([target]))[0])
+
+
+def _binary_loss(
+    outputs_BK: NDArray[np.float32], targets_BK: NDArray[np.int64], contract: Contract
+) -> NDArray[np.float64]:
+    if contract.output == "logits":
+        return binary_cross_entropy(outputs_BK, targets_BK)
+    p_BK = outputs_BK.astype(np.float64)
+    return -np.log(np.maximum(np.where(targets_BK == 1, p_BK, 1 - p_BK), _TINY))
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,34 @@
+"""What this room needs of a classifier, so that it stands below the class that users see."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.bundle.manifest import Manifest, Variant
+    from edgeport_runtime.pixels.decode import ImageSource
+
+__all__ = ["RunsImages"]
+
+
+class RunsImages(Protocol):
+    """A loaded model that runs images; attributes and methods as of :class:`edgeport_runtime.Classifier`."""
+
+    contract: Contract
+    manifest: Manifest | None
+    variant: Variant | None
+    device: str
+
+    def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
+        """What the graph gives for each image (K,), in their order."""
+        ...
+
+    def explain(self) -> dict[str, Any]:
+        """What runs where, and why."""
+        ...

@@ -1,0 +1,37 @@
+"""Files of a bundle: where they are, and their digests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from edgeport_runtime.errors import ManifestError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["bundle_file", "sha256_of"]
+
+
+def sha256_of(path: Path) -> str:
+    """Hex digest of a file, read in pieces."""
+    import hashlib
+
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def bundle_file(bundle: Path, name: str) -> Path:
+    """The path of one of the bundle's files, after links are resolved.
+
+    Raises:
+        ManifestError: if it does not exist, or lies outside the bundle.
+    """
+    try:
+        path = (bundle / name).resolve()
+    except (OSError, RuntimeError):  # a loop of links, before Python 3.13
+        path = bundle.resolve()
+    if not path.is_relative_to(bundle.resolve()):
+        raise ManifestError(f"{name} is a link that leaves the bundle")
+    if not path.is_file():
+        raise ManifestError(f"{bundle} lacks the file {name} that its manifest names; copy the whole folder again")
+    return path

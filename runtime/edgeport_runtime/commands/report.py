@@ -1,0 +1,131 @@
+"""What the commands print of a model's input, of predictions and of metrics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from edgeport_runtime.accuracy.evaluate import BinaryEvaluation, MulticlassEvaluation
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edgeport_runtime.accuracy.evaluate import Evaluation, MultilabelEvaluation
+    from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.classifier import Prediction
+
+__all__ = ["describe_input", "print_benchmark", "print_diagnosis", "print_evaluation", "print_predictions"]
+
+_NUM_CONFUSIONS = 5
+
+
+def describe_input(contract: Contract) -> str:
+    """How an image becomes the network's input, in a line."""
+    spec = contract.preprocess
+    resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec.resize]
+    return (
+        f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; "
+        f"resize {resize} {spec.resize_size} ({spec.interpolation}), "
+        f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
+    )
+
+
+def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
+    """The machine, a line for each package, device and problem."""
+    machine, cpus = diagnosis["machine"], diagnosis["cpus"]
+    print(f"machine        {machine['cpu']}, {machine['system']}, Python {diagnosis['python']}")
+    sets = diagnosis["instruction_sets"]
+    told = "not told by this system" if sets is None else ", ".join(sets) or "none that matter here"
+    print(f"instructions   {told}")
+    limited = "" if cpus["allowed"] == cpus["machine"] else f" of {cpus['machine']}, by affinity or container"
+    print(f"processors     {cpus['allowed']}{limited}")
+    print("packages       " + ", ".join(f"{name} {version}" for name, version in diagnosis["packages"].items()))
+    for device, reason in diagnosis["devices"].items():
+        print(f"device         {device}: {'can be used' if reason is None else f'no: {reason}'}")
+    cache = diagnosis["cache"]
+    print(f"cache          {cache['folder']}, {cache['size_bytes'] / 1e6:.0f} MB")
+    for problem in diagnosis["problems"]:
+        print(f"PROBLEM        {problem}")
+
+
+def print_benchmark(result: Mapping[str, Any]) -> None:
+    """A line for each variant, device and batch size."""
+    machine = result["machine"]
+    print(f"{machine['cpu']}, {machine['num_cpus']} processors, onnxruntime {result['versions']['onnxruntime']}")
+    print(
+        f"{'variant':<14} {'device':<8} {'batch':>5} {'p50 ms':>9} {'p90 ms':>9} {'p99 ms':>9} {'images/s':>9} "
+        f"{'ratio':>6} {'start ms':>8} {'MB':>6}"
+    )
+    for row in result["rows"]:
+        peak = "-" if row["peak_bytes"] is None else f"{row['peak_bytes'] / 1e6:.0f}"
+        print(
+            f"{row['variant']:<14} {row['device']:<8} {row['batch']:>5} {row['p50_ms']:>9.3f} {row['p90_ms']:>9.3f} "
+            f"{row['p99_ms']:>9.3f} {row['images_per_s']:>9.1f} {row['times_first']:>5.2f}x {row['start_ms']:>8.0f} "
+            f"{peak:>6}"
+        )
+    for name, reason in result["excluded"].items():
+        print(f"not timed: {name}: {reason}")
+
+
+def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:
+    """An image and its classes with their probabilities; the labels that a multi-label model decides on are marked."""
+    print(image)
+    for p in predictions:
+        mark = ("* " if p.is_decided else "  ") if contract.task == "multilabel" else ""
+        print(f"  {mark}{p.score:7.2%}  {p.index if p.label is None else p.label}")
+
+
+def print_evaluation(result: Evaluation, contract: Contract) -> None:
+    """The metrics of an evaluation as a few lines."""
+    if isinstance(result, MulticlassEvaluation):
+        _print_multiclass(result, contract)
+    elif isinstance(result, BinaryEvaluation):
+        _print_binary(result, contract)
+    else:
+        _print_multilabel(result)
+
+
+def _print_multiclass(result: MulticlassEvaluation, contract: Contract) -> None:
+    print(f"images matched to classes by {result.matched_by}")
+    width = max(len(c.name) for c in result.classes)
+    for c in result.classes:
+        print(f"  {c.name:<{width}}  class {c.index:>4}  {c.num_correct:>6} of {c.num_images}")
+    wrong = sorted((pair for pair in result.confusion if pair[0] != pair[1]), key=lambda pair: -pair[2])
+    for true, predicted, count in wrong[:_NUM_CONFUSIONS]:
+        print(f"  {contract.label(true)} taken for {contract.label(predicted)}: {count}")
+    print(f"top-1              {result.top1:.4f}  ({result.num_correct} of {result.num_images})")
+    if result.top5 is not None:
+        print(f"top-5              {result.top5:.4f}")
+    print(f"cross-entropy      {result.cross_entropy:.4f} nats")
+    print(f"calibration error  {result.calibration_error:.4f}")
+
+
+def _print_binary(result: BinaryEvaluation, contract: Contract) -> None:
+    negative, positive = contract.label(0), contract.label(1)
+    print(f"images matched to classes by {result.matched_by}; positive: {positive}, from {result.threshold:g} on")
+    print(f"  {negative}: {result.true_negatives} found, {result.false_positives} taken for {positive}")
+    print(f"  {positive}: {result.true_positives} found, {result.false_negatives} taken for {negative}")
+    for name in ("accuracy", "precision", "recall", "f1", "auroc"):
+        print(f"{name:<18} {_figure(getattr(result, name))}")
+    print(f"cross-entropy      {result.cross_entropy:.4f} nats")
+    print(f"calibration error  {result.calibration_error:.4f}")
+
+
+def _print_multilabel(result: MultilabelEvaluation) -> None:
+    width = max(5, *(len(label.name) for label in result.labels))
+    columns = ("precision", "recall", "f1", "auroc", "average_precision")
+    print(f"{'label':<{width}}  images  " + "  ".join(f"{name[:9]:>9}" for name in columns))
+    for label in result.labels:
+        figures = "  ".join(f"{_figure(getattr(label, name)):>9}" for name in columns)
+        print(f"{label.name:<{width}}  {label.num_positive:>6}  {figures}")
+    for name in ("precision", "recall", "f1", "auroc"):
+        print(f"{f'macro {name}':<23} {_figure(getattr(result, f'macro_{name}'))}")
+    print(
+        f"mean average precision  {_figure(result.mean_average_precision)}  "
+        f"(over {result.num_labels_with_images} of {len(result.labels)} labels, those that have images)"
+    )
+    print(f"exact match             {result.exact_match:.4f}  (of {result.num_images} images)")
+    print(f"cross-entropy           {result.cross_entropy:.4f} nats")
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,102 @@
+"""A static page that runs a bundle in the browser: nothing is fetched but from its own folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from edgeport_runtime.bundle.files import bundle_file, sha256_of
+from edgeport_runtime.bundle.manifest import Variant, load_manifest
+from edgeport_runtime.errors import InputError, ManifestError
+
+__all__ = ["make_site"]
+
+_PAGE = Path(__file__).parent / "site"
+_MODEL = "model.onnx"
+# WebAssembly with SIMD, and the build with WebGPU; a browser loads one of the two.
+_ENGINE = (
+    "ort.wasm.min.mjs",
+    "ort-wasm-simd-threaded.mjs",
+    "ort-wasm-simd-threaded.wasm",
+    "ort.webgpu.min.mjs",
+    "ort-wasm-simd-threaded.asyncify.mjs",
+    "ort-wasm-simd-threaded.asyncify.wasm",
+)
+_REMEDY = "npm install --ignore-scripts onnxruntime-web, then --onnxruntime-web node_modules/onnxruntime-web"
+
+
+def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path) -> int:
+    """Write the page.
+
+    Args:
+        bundle: a folder made with ``--preprocess in-graph``.
+        output: the folder to make.
+        variant: which of the bundle's variants.
+        engine: the npm package onnxruntime-web, or its ``dist`` folder.
+
+    Returns:
+        Size in bytes of all that was written.
+
+    Raises:
+        InputError: if the variant has no preprocessing in its graph, the engine is incomplete, or something is there.
+        ManifestError: if the bundle is incomplete or altered.
+        OSError: if the folder cannot be written; then nothing is left of it.
+    """
+    manifest = load_manifest(bundle)
+    chosen = next((known for known in manifest.variants if known.name == variant), None)
+    if chosen is None:
+        raise InputError(f"unknown variant {variant!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
+    model = _model(bundle, chosen)
+    dist = engine / "dist" if (engine / "dist").is_dir() else engine
+    missing = [name for name in _ENGINE if not (dist / name).is_file()]
+    if missing:
+        raise InputError(f"{engine} is not the npm package onnxruntime-web: it lacks {missing[0]}; {_REMEDY}")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise InputError(f"{output} exists; choose a folder that does not")
+    contract = manifest.contract
+    description: dict[str, Any] = {
+        "name": str(manifest.architecture["name"]),
+        "model": _MODEL,
+        "size_bytes": model.stat().st_size,
+        "sha256": sha256_of(model),
+        "shorter_side": contract.preprocess.resize_size if contract.preprocess.resize == "shorter" else None,
+        "task": contract.task,
+        "output": contract.output,
+        "num_outputs": contract.num_outputs,
+        "num_classes": contract.num_classes,
+        "labels": None if contract.labels is None else list(contract.labels),
+        "thresholds": None if contract.thresholds is None else list(contract.thresholds),
+    }
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        for page in _PAGE.iterdir():
+            shutil.copyfile(page, part / page.name)
+        shutil.copyfile(model, part / _MODEL)
+        (part / "ort").mkdir()
+        for name in _ENGINE:
+            shutil.copyfile(dist / name, part / "ort" / name)
+        (part / "bundle.json").write_text(json.dumps(description), encoding="ascii")
+        for path in [part, *part.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # a server of another user must be able to read them
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        part.rename(output)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return size
+
+
+def _model(bundle: Path, variant: Variant) -> Path:
+    if variant.in_graph is None:
+        raise InputError(
+            f"variant {variant.name} takes preprocessed values; export the bundle with --preprocess in-graph"
+        )
+    if variant.data is not None:
+        raise InputError(f"variant {variant.name} is over 2 GB, which browsers do not load")
+    model = bundle_file(bundle, variant.in_graph.file)
+    if sha256_of(model) != variant.in_graph.sha256:
+        raise ManifestError(f"{variant.in_graph.file} is not the file that was exported; copy the bundle again")
+    return model

@@ -1,0 +1,199 @@
+"""ONNX Runtime behind the smallest seam: a file in, float32 arrays in and out."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from edgeport_runtime.bundle.contract import OUTPUTS
+from edgeport_runtime.engine.machine import available_cpus
+from edgeport_runtime.engine.ort import import_onnxruntime
+from edgeport_runtime.engine.providers import CPU, is_built_in, options_of, plugin_devices
+from edgeport_runtime.errors import DeviceError, ManifestError, SessionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.engine.providers import Provider
+
+__all__ = ["INPUT_NAME", "Session", "SessionSettings", "save_optimized"]
+
+INPUT_NAME = "image"
+_LOG_FATAL = 4  # errors reach the caller as exceptions; ONNX Runtime need not print them as well
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SessionSettings:
+    """How a session runs.
+
+    Attributes:
+        threads: threads within an operator; None for as many as the processors that this process may use.
+        spins: idle threads wait for the next call at full load for a while. Latency is a little better, and the
+            processors are not there for others.
+        is_strict: refuse a model of which the device cannot run every node.
+        has_low_memory: no arena, and weights are not repacked: less memory, and slower.
+        is_prepared: the file is one of :func:`save_optimized`, whose repacked weights are mapped.
+        unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
+            ONNX Runtime does it on every call.
+        keeps_float32: float values stay in 32 bits, also where the device prefers fewer.
+        is_replayed: the batch is fixed and the values are floats, so that a GPU can record its work and replay it.
+    """
+
+    threads: int | None = None
+    spins: bool = True
+    is_strict: bool = False
+    has_low_memory: bool = False
+    is_prepared: bool = False
+    unpack_weights: bool = False
+    keeps_float32: bool = True
+    is_replayed: bool = False
+
+
+class Session:
+    """One loaded model. ``run`` may be called from several threads at once.
+
+    Args:
+        path: the ``.onnx`` file.
+        provider: what to run it on.
+        settings: how.
+
+    Raises:
+        SessionError: if ONNX Runtime is missing or refuses the file, or the device does not run it.
+        ManifestError: if the graph does not have EdgePort's input and output.
+    """
+
+    def __init__(self, path: Path, *, provider: Provider, settings: SessionSettings | None = None) -> None:
+        self.path, self.settings = path, settings or SessionSettings()
+        self._session = _make_session(path, provider, self.settings)
+        self.assignment = _assignment(self._session)
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if [i.name for i in inputs] != [INPUT_NAME] or len(outputs) != 1 or outputs[0].name not in OUTPUTS:
+            raise ManifestError(
+                f"{path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; it is not EdgePort's"
+            )
+        self.input_shape: list[int | str] = inputs[0].shape
+        self.output_name: str = outputs[0].name
+        self.output_shape: list[int | str] = outputs[0].shape
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self._bound = None
+        if provider.memory is not None:
+            from edgeport_runtime.engine.binding import BoundRun
+
+            self._bound = BoundRun(import_onnxruntime(), self._session, provider.memory)
+
+    def run(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The graph's output (B, K) float32.
+
+        Raises:
+            SessionError: if the run fails, for want of memory for example.
+        """
+        try:
+            if self._bound is not None:
+                return self._bound(x_BCHW)
+            outputs_BK: NDArray[np.float32] = self._session.run([self.output_name], {INPUT_NAME: x_BCHW})[0]
+        except Exception as error:  # noqa: BLE001  its exceptions share no base class
+            raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
+        return outputs_BK
+
+
+def save_optimized(path: Path, target: Path, *, settings: SessionSettings) -> None:
+    """Write a model as the CPU provider reworks it when it is loaded, with its repacked weights in a file beside it.
+
+    Raises:
+        SessionError: if it cannot be written.
+    """
+    ort = import_onnxruntime()
+    options = _session_options(ort, path, CPU, settings)
+    options.optimized_model_filepath = str(target)
+    for key, value in {
+        "session.optimized_model_external_initializers_file_name": target.with_suffix(".data").name,
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1",
+    }.items():
+        options.add_session_config_entry(key, value)
+    _open(ort, path, options, CPU, settings)
+
+
+def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> Any:
+    ort = import_onnxruntime()
+    options = _session_options(ort, path, provider, settings)
+    session = _open(ort, path, options, provider, settings)
+    # A provider whose libraries do not load is left out with a warning only.
+    if provider.ort_name not in session.get_providers():
+        raise DeviceError(
+            f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
+            f"load here; {provider.install}"
+        )
+    return session
+
+
+def _session_options(ort: Any, path: Path, provider: Provider, settings: SessionSettings) -> Any:
+    options = ort.SessionOptions()
+    options.log_severity_level = _LOG_FATAL
+    threads = settings.threads or _limited_threads()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    entries = {"session.record_ep_graph_assignment_info": "1"}
+    if path.suffix == ".ort":  # its weights are used where they lie in the file, mapped into memory
+        entries |= {"session.use_memory_mapped_ort_model": "1", "session.use_ort_model_bytes_for_initializers": "1"}
+    if settings.unpack_weights:
+        entries["session.disable_quant_qdq"] = "1"
+    if not settings.spins:
+        entries["session.intra_op.allow_spinning"] = "0"
+    if settings.has_low_memory:
+        options.enable_cpu_mem_arena = options.enable_mem_pattern = False
+        if not settings.is_prepared:
+            entries["session.disable_prepacking"] = "1"
+    if settings.is_strict and provider.ort_name != CPU.ort_name:
+        entries["session.disable_cpu_ep_fallback"] = "1"
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    return options
+
+
+def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: SessionSettings) -> Any:
+    threads = settings.threads or _limited_threads()
+    providers = None
+    provider_options = options_of(
+        provider, threads, keeps_float32=settings.keeps_float32, is_replayed=settings.is_replayed
+    )
+    if provider.plugin is None or is_built_in(ort, provider):
+        if provider.plugin is not None:
+            provider_options["device_type"] = provider.hardware
+        providers = [(provider.ort_name, provider_options)]
+    else:
+        # By its name in `providers` a plugin would be left out without a word.
+        options.add_provider_for_devices(plugin_devices(ort, provider)[:1], provider_options)
+    try:
+        return ort.InferenceSession(str(path), options, providers=providers)
+    except Exception as error:  # noqa: BLE001  its exceptions share no base class
+        message = _one_line(error)
+    if settings.is_strict and "fallback to CPU EP has been explicitly disabled" in message:
+        raise SessionError(
+            f"{provider.device} does not run every node of {path}, and strict was asked for; without strict the "
+            "others run on the CPU, and explain() names them"
+        )
+    raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {message}")
+
+
+def _limited_threads() -> int | None:
+    """ONNX Runtime counts the machine's cores: where fewer may be used, it is told how many."""
+    allowed = available_cpus()
+    return allowed if allowed < (os.cpu_count() or 1) else None
+
+
+def _assignment(session: Any) -> dict[str, list[str]] | None:
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return None  # before ONNX Runtime 1.24
+    nodes: dict[str, list[str]] = {}
+    for part in session.get_provider_graph_assignment_info():
+        nodes.setdefault(part.ep_name, []).extend(node.op_type for node in part.get_nodes())
+    return nodes
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,136 @@
+"""Which of a bundle's variants runs: by name, by what was measured on this machine, or by rule."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from edgeport_runtime.engine.machine import describe_machine, instruction_sets, is_x86
+from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edgeport_runtime.bundle.manifest import Manifest, Variant
+    from edgeport_runtime.engine.providers import Provider
+
+__all__ = ["MEASUREMENTS_NAME", "Choice", "choose_variant", "read_json", "saturates"]
+
+MEASUREMENTS_NAME = "measurements.json"
+_MAX_JSON_BYTES = 2**20
+_OPENVINO = "int8-openvino"
+_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+
+
+class Choice(NamedTuple):
+    """A variant, and why it was chosen."""
+
+    variant: Variant
+    reason: str
+
+
+def choose_variant(manifest: Manifest, name: str, *, bundle: Path, provider: Provider) -> Choice:
+    """The variant to load.
+
+    Args:
+        manifest: of the bundle.
+        name: of a variant; ``int8`` is the best int8 variant for the device; ``auto`` is the fastest if that was
+            measured on this machine, else what was fastest elsewhere if this machine has the instructions it is made
+            for, else ``fp32``; on OpenVINO the variant made for it, where the processor has the instructions.
+        bundle: the folder.
+        provider: what it is to run on.
+
+    Raises:
+        InputError: if there is no such variant, or its int8 arithmetic could saturate on this processor.
+    """
+    variants = {variant.name: variant for variant in manifest.variants}
+    if name == "auto":
+        return _automatic(variants, bundle, provider)
+    if name == "int8":
+        return _best_int8(variants, provider)
+    if name not in variants:
+        raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(variants)}")
+    if saturates(variants[name], provider):
+        raise InputError(_saturation(name))
+    return Choice(variants[name], "asked for")
+
+
+def saturates(variant: Variant, provider: Provider) -> bool:
+    """True if products of the variant's int8 arithmetic could overflow the 16 bits that this processor adds them in."""
+    sets = instruction_sets()
+    if provider.ort_name != CPU.ort_name or not is_x86() or sets is None or sets & _VNNI:
+        return False
+    return (variant.quantization or {}).get("target") in ("cpu", "openvino")
+
+
+def _saturation(name: str) -> str:
+    return (
+        f"variant {name!r} could saturate on this processor, which has no VNNI and no AMX instructions; "
+        "export one for it with --target cpu-avx2"
+    )
+
+
+def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
+    if provider.ort_name == "OpenVINOExecutionProvider":
+        order = [_OPENVINO, "int8"]
+    elif provider.ort_name == CPU.ort_name and not is_x86():
+        order = ["int8-arm64", "int8"]
+    else:
+        order = ["int8", "int8-avx2"]
+    order += [name for name in variants if name.startswith("int8-") and name != "int8-weights"]
+    present = [name for name in order if name in variants]
+    for name in present:
+        if not saturates(variants[name], provider):
+            return Choice(variants[name], f"the int8 variant for {provider.device} here")
+    if present:
+        raise InputError(_saturation(present[0]))
+    raise InputError(f"unknown variant 'int8'; this bundle has {', '.join(variants)}")
+
+
+def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -> Choice:
+    first = next(iter(variants.values()))
+    measured = read_json(bundle / MEASUREMENTS_NAME)
+    if provider.ort_name == "OpenVINOExecutionProvider" and _OPENVINO in variants and _suits(variants[_OPENVINO]):
+        return Choice(variants[_OPENVINO], "made for OpenVINO and this processor's instructions")
+    if provider.ort_name != CPU.ort_name or measured is None:
+        return Choice(first, f"nothing was measured on {provider.device}")
+    try:
+        faster = {
+            name: time
+            for name, entry in measured["variants"].items()
+            if name in variants and entry.get("is_faster") and not saturates(variants[name], provider)
+            if math.isfinite(time := float(entry["latency_ms"]))
+        }
+        is_here = measured["machine"] == describe_machine()
+        cpu = str(measured["machine"]["cpu"])
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        return Choice(first, "measurements.json cannot be read")
+    if not is_here:
+        faster = {name: time for name, time in faster.items() if _suits(variants[name])}
+    if not faster:
+        where = "on this machine" if is_here else f"on another machine ({cpu}) for these instructions"
+        return Choice(first, f"no variant was measured to be faster {where}")
+    name = min(faster, key=lambda name: faster[name])
+    where = "on this machine" if is_here else f"on another machine ({cpu}), and this one has the instructions for it"
+    return Choice(variants[name], f"measured to be the fastest {where}")
+
+
+def _suits(variant: Variant) -> bool:
+    """True if this processor is known to have the instructions that an int8 variant is made for."""
+    sets, target = instruction_sets(), (variant.quantization or {}).get("target")
+    if sets is None:
+        return False
+    if target == "arm64":
+        return bool(sets & {"asimddp", "i8mm"})
+    return is_x86() and target in ("cpu", "openvino") and bool(sets & _VNNI)
+
+
+def read_json(path: Path) -> Any:
+    """A small JSON file that nothing depends on; None if it is missing, damaged, or not small."""
+    try:
+        with path.open("rb") as file:
+            return json.loads(file.read(_MAX_JSON_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None

@@ -1,0 +1,176 @@
+"""From a path to a loaded model: everything that is checked before the first prediction."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from edgeport_runtime.bundle.contract import Contract
+from edgeport_runtime.bundle.files import bundle_file, sha256_of
+from edgeport_runtime.bundle.manifest import CONTRACT_KEY, Manifest, Variant, load_manifest
+from edgeport_runtime.engine.providers import CPU, PROVIDERS, select_device, unusable
+from edgeport_runtime.engine.session import Session
+from edgeport_runtime.errors import DeviceError, InputError, ManifestError, SessionError
+from edgeport_runtime.loading.cache import find_prepared, find_tuned
+from edgeport_runtime.loading.choice import choose_variant, saturates
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edgeport_runtime.engine.providers import Provider
+    from edgeport_runtime.engine.session import SessionSettings
+
+__all__ = ["LoadedModel", "check_digests", "load_model", "settings_of"]
+
+
+class LoadedModel(NamedTuple):
+    """A session and what is known of it.
+
+    Attributes:
+        session: the loaded model.
+        reopen: loads it once more, with other settings.
+        contract: input and task.
+        manifest: of the bundle; None for a lone ``.onnx``.
+        variant: the one in use; None for a lone ``.onnx``.
+        provider: what it runs on.
+        reasons: why this device and this variant.
+    """
+
+    session: Session
+    reopen: Callable[[SessionSettings], Session]
+    contract: Contract
+    manifest: Manifest | None
+    variant: Variant | None
+    provider: Provider
+    reasons: tuple[str, ...]
+
+
+def load_model(path: Path, *, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+    """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``."""
+    threads = settings.threads
+    if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
+        raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
+    if not path.exists():
+        raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
+    load = _load_bundle if path.is_dir() else _load_file
+    try:
+        return load(path, device, variant, settings)
+    except DeviceError as error:
+        if device != "auto" or settings.is_strict:
+            raise
+        # What `auto` chose is listed and does not load, as CUDA without its libraries.
+        model = load(path, CPU.device, variant, settings)
+        return model._replace(reasons=(f"not as chosen: {error}", *model.reasons))
+
+
+def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+    manifest = load_manifest(path)
+    provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
+    settings = settings_of(chosen, manifest.contract, replace(settings, threads=settings.threads or tuned_threads))
+
+    def reopen(settings: SessionSettings) -> Session:
+        return _open(path, chosen, provider, settings)
+
+    session = reopen(settings)
+    _check_graph(session, manifest.contract)
+    return LoadedModel(session, reopen, manifest.contract, manifest, chosen, provider, reasons)
+
+
+def _load_file(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+    if variant != "auto":
+        raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+    provider, reasons = select_device(device)
+
+    def reopen(settings: SessionSettings) -> Session:
+        return Session(path, provider=provider, settings=settings)
+
+    session = reopen(settings)
+    contract = _embedded_contract(session, path)
+    _check_graph(session, contract)
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons)
+
+
+def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
+    """The settings with what the variant needs and allows."""
+    return replace(
+        settings,
+        unpack_weights=(variant.quantization or {}).get("scheme") == "weights only",
+        keeps_float32=variant.precision.endswith("float32"),
+        is_replayed=contract.batch is not None and variant.precision in ("float32", "float16"),
+    )
+
+
+def _select(
+    path: Path, manifest: Manifest, device: str, variant: str
+) -> tuple[Provider, Variant, int | None, tuple[str, ...]]:
+    """Device, variant, number of threads and the reasons: as tuned where that is what was asked for, else by rule."""
+    tuned = find_tuned(path) if "auto" in (device, variant) else None
+    if tuned is not None and device in ("auto", tuned.device) and variant in ("auto", tuned.variant):
+        found = next((known for known in manifest.variants if known.name == tuned.variant), None)
+        usable = next((p for p in PROVIDERS if p.device == tuned.device and unusable(p) is None), None)
+        if found is not None and usable is not None and not saturates(found, usable):
+            return usable, found, tuned.threads, ("run-model tune found this to be the fastest here",)
+    provider, reasons = select_device(device)
+    chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
+    return provider, chosen, None, (*reasons, f"{chosen.name}: {reason}")
+
+
+def _open(bundle: Path, variant: Variant, provider: Provider, settings: SessionSettings) -> Session:
+    """The variant as it was prepared here, or the bundle's, whose digests are checked while ONNX Runtime loads it."""
+    prepared = find_prepared(bundle, variant) if provider == CPU else None
+    if prepared is not None:
+        with contextlib.suppress(SessionError):  # damaged: it would only have saved time
+            return Session(prepared, provider=provider, settings=replace(settings, is_prepared=True))
+    file, settings = bundle_file(bundle, variant.file), replace(settings, is_prepared=False)
+    with ThreadPoolExecutor(1) as pool:
+        check = pool.submit(check_digests, bundle, variant)
+        try:
+            return Session(file, provider=provider, settings=settings)
+        finally:
+            check.result()  # an altered file is told as that, whatever ONNX Runtime says of it
+
+
+def check_digests(bundle: Path, variant: Variant) -> None:
+    """Raise ManifestError if a variant's files are not those that were exported."""
+    expected = {variant.file: variant.sha256}
+    if variant.data is not None:
+        expected[variant.data.file] = variant.data.sha256
+    for name, sha256 in expected.items():
+        if sha256_of(bundle_file(bundle, name)) != sha256:
+            raise ManifestError(f"{name} is not the file that was exported (its sha256 differs); copy the bundle again")
+
+
+def _embedded_contract(session: Session, path: Path) -> Contract:
+    text = session.metadata.get(CONTRACT_KEY)
+    if text is None:
+        raise ManifestError(f"{path} was not written by EdgePort: its metadata has no {CONTRACT_KEY}")
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{path}: {CONTRACT_KEY} is not JSON: {error}") from None
+    return Contract.from_dict(data)
+
+
+def _check_graph(session: Session, contract: Contract) -> None:
+    spec = contract.preprocess
+    if len(session.input_shape) == 3:
+        raise ManifestError(
+            f"{session.path} takes pixels, for places without EdgePort; give the bundle, or its file without 'in-graph'"
+        )
+    wanted = [spec.num_channels, spec.image_size, spec.image_size]
+    is_batch_right = (
+        isinstance(next(iter(session.input_shape), None), str)
+        if contract.batch is None
+        else session.input_shape[:1] == [contract.batch]
+    )
+    is_output_right = (session.output_name, session.output_shape[1:]) == (contract.output, [contract.num_outputs])
+    if session.input_shape[1:] != wanted or not is_batch_right or not is_output_right:
+        raise ManifestError(
+            f"{session.path} maps {session.input_shape} to {session.output_name} {session.output_shape}, which is not "
+            f"what the contract says: [{contract.batch or 'batch'}, {', '.join(map(str, wanted))}] to "
+            f"{contract.num_outputs} {contract.output}"
+        )

@@ -1,0 +1,164 @@
+"""`infer.py` of a bundle: no EdgePort, and to the bit what `Classifier.predict` gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeport_export import ExportConfig, export
+from edgeport_runtime import Classifier
+from edgeport_runtime.pixels.decode import find_images
+from task_models import NUM_OUTPUTS, TASKS, make_images, make_module
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import ModuleType
+
+    from edgeport_export import ExportResult
+    from edgeport_runtime.bundle.contract import Task
+
+
+def _import(bundle: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("infer", bundle / "infer.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _assert_same(bundle: Path, images: list[Path], *, variant: str = "fp32", top_k: int = 5) -> None:
+    infer = _import(bundle)
+    session = infer.load(variant)
+    with Classifier.load(bundle, variant=variant, device="cpu") as classifier:
+        for image in images:
+            expected = [asdict(prediction) for prediction in classifier.predict(image, top_k)]
+            assert infer.predict(session, image, top_k) == expected
+
+
+def test_photos_give_the_same_bits_in_every_variant(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    variants = ("int8", "fp16", "int8-weights")
+    bundle = export(ExportConfig(architecture="vit_ti_16", output=tmp_path / "bundle", quantize=variants)).path
+    images = find_images(shared("data/cats-dogs/test"))[::20] + find_images(shared("data/cifar10/test"))[::100]
+    for name in ("fp32", *variants):
+        _assert_same(bundle, images, variant=name)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("options", [{}, {"activation": "in-graph"}, {"batch": 3}])
+def test_every_task_decides_the_same(task: Task, options: dict[str, Any], tmp_path: Path) -> None:
+    labels = tmp_path / "labels.txt"
+    names = ["no", 'it\'s "quoted"\\'] if task == "binary" else ["a", "b", "c", 'it\'s "quoted"\\']
+    labels.write_text("\n".join(names) + "\n")
+    config = ExportConfig(
+        output=tmp_path / "bundle", task=task, labels=labels, image_size=32, color="grey", quantize=(), **options
+    )
+    bundle = export(make_module(task), config).path
+    images = []
+    for i, pixels in enumerate(make_images()[:12]):
+        images.append(tmp_path / f"{i}.png")
+        Image.fromarray(pixels).save(images[-1])
+    _assert_same(bundle, images, top_k=NUM_OUTPUTS[task] + 1)
+
+
+def _odd_images(folder: Path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    colours = Image.fromarray(rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    turned = Image.Exif()
+    files = []
+    for orientation in range(1, 10):
+        turned[0x0112] = orientation
+        files.append(folder / f"turned{orientation}.jpg")
+        colours.save(files[-1], exif=turned)
+    for name, image in {
+        "deep.png": Image.fromarray(rng.integers(0, 65536, (30, 20), dtype=np.uint16)),
+        "palette.png": colours.convert("P"),
+        "clear.png": colours.convert("RGBA"),
+        "narrow.png": colours.resize((1, 30)),
+        "bits.png": colours.convert("1"),
+        "ink.jpg": colours.convert("CMYK"),
+    }.items():
+        files.append(folder / name)
+        image.save(files[-1])
+    palette = colours.convert("P")
+    palette.save(folder / "clear_palette.png", transparency=bytes(range(256)))
+    return [*files, folder / "clear_palette.png"]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"resize": "exact", "interpolation": "bicubic", "color": "bgr"},
+        {"resize": "exact", "interpolation": "nearest", "scale": "byte", "mean": (100.0,) * 3, "std": (50.0,) * 3},
+    ],
+)
+def test_odd_images_and_other_contracts(options: dict[str, Any], tmp_path: Path) -> None:
+    config = ExportConfig(architecture="resnet20", output=tmp_path / "bundle", quantize=(), **options)
+    _assert_same(export(config).path, _odd_images(tmp_path))
+
+
+def _run(bundle: Path, *argv: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-I", str(bundle / "infer.py"), *map(str, argv)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_needs_nothing_of_ours(resnet20: ExportResult, tmp_path: Path) -> None:
+    image = resnet20.path / resnet20.manifest.golden.images[0].file
+    with Classifier.load(resnet20.path, variant="fp32", device="cpu") as classifier:
+        expected = [asdict(prediction) for prediction in classifier.predict(image, 3)]
+    done = _run(resnet20.path, image, "--top-k", 3, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [{"image": str(image), "predictions": expected}]
+    assert expected[0]["label"] in _run(resnet20.path, image).stdout.splitlines()[0]
+    probe = (
+        f"import sys; sys.path.insert(0, {str(resnet20.path)!r})\n"
+        f"import infer; infer.predict(infer.load(), {str(image)!r})\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & {'edgeport_runtime', 'torch', 'onnx', 'rich'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_it_is_small_in_memory(lenet5: ExportResult) -> None:
+    """Numpy, Pillow and ONNX Runtime themselves are nearly all of it."""
+    image = lenet5.path / lenet5.manifest.golden.images[0].file
+    probe = (
+        f"import sys; sys.path.insert(0, {str(lenet5.path)!r})\n"
+        f"import infer; infer.predict(infer.load(), {str(image)!r})\n"
+        "print(next(line for line in open('/proc/self/status') if line.startswith('VmHWM')).split()[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 80_000
+
+
+def test_a_bad_image_costs_the_others_nothing(resnet20: ExportResult, tmp_path: Path) -> None:
+    good = resnet20.path / resnet20.manifest.golden.images[0].file
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "cut.png").write_bytes(good.read_bytes()[:200])
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+    names = ("none.png", "empty.png", "cut.png", "bomb.png")
+    done = _run(resnet20.path, *(tmp_path / name for name in names), good, "--json")
+    assert done.returncode == 1
+    told = json.loads(done.stdout)
+    assert ["error" in entry for entry in told] == [True, True, True, True, False]
+    for name, line in zip(names, done.stderr.splitlines(), strict=True):
+        assert line.startswith(f"error: {tmp_path / name}: ")
+
+
+def test_an_altered_model_is_refused(lenet5: ExportResult, tmp_path: Path) -> None:
+    bundle = shutil.copytree(lenet5.path, tmp_path / "bundle")
+    model = bundle / "model.fp32.onnx"
+    model.write_bytes(model.read_bytes() + b"\0")
+    with pytest.raises(ValueError, match=r"model\.fp32\.onnx is not the file that was exported"):
+        _import(bundle).load()

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import json
+from dataclasses import FrozenInstanceError, fields, replace
+from typing import Any
+
+import pytest
+
+from edgeport_models.spec import IMAGENET as SPEC
+from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.preprocess import PreprocessSpec
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"color": "RGB"}, "color is 'RGB'; choose one of rgb, bgr, grey"),
+        ({"color": ["rgb"]}, "color is ['rgb']; choose one of rgb, bgr, grey"),
+        ({"resize": "longer"}, "resize is 'longer'; choose one of shorter, exact, none"),
+        ({"resize": None}, "resize is None; choose one of shorter, exact, none"),
+        ({"interpolation": "lanczos"}, "interpolation is 'lanczos'; choose one of bilinear, bicubic, nearest"),
+        ({"scale": "signed"}, "scale is 'signed'; choose one of unit, byte"),
+        ({"image_size": 0}, "image_size is 0; it is a whole number of pixels from 1 to 4096"),
+        ({"image_size": 224.0}, "image_size is 224.0; it is a whole number of pixels from 1 to 4096"),
+        ({"image_size": True}, "image_size is True; it is a whole number of pixels from 1 to 4096"),
+        ({"resize_size": 4097}, "resize_size is 4097; it is a whole number of pixels from 1 to 4096"),
+        ({"resize_size": "256"}, "resize_size is '256'; it is a whole number of pixels from 1 to 4096"),
+        ({"resize_size": 223}, "resize_size 223 is smaller than image_size 224"),
+        ({"resize": "none"}, "without a resize, resize_size must equal image_size"),
+        ({"mean": (0.5,)}, "mean has 1 values, but rgb images have 3"),
+        ({"color": "grey"}, "mean has 3 values, but grey images have 1"),
+        ({"mean": [0.5] * 3}, "mean is [0.5, 0.5, 0.5]; give finite numbers, one a channel"),
+        ({"mean": (0.5, 0.5, "x")}, "mean is (0.5, 0.5, 'x'); give finite numbers, one a channel"),
+        ({"mean": (0.5, 0.5, float("nan"))}, "mean is (0.5, 0.5, nan); give finite numbers, one a channel"),
+        ({"std": (1.0, 1.0, float("inf"))}, "std is (1.0, 1.0, inf); give finite numbers, one a channel"),
+        ({"std": (1.0, 0.0, 1.0)}, "std is (1.0, 0.0, 1.0); every value must be positive"),
+        ({"std": (1.0, 1.0, -1.0)}, "std is (1.0, 1.0, -1.0); every value must be positive"),
+        ({"std": (1.0, 1.0)}, "std has 2 values, but rgb images have 3"),
+    ],
+)
+def test_impossible_value_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        replace(SPEC, **change)
+    assert str(caught.value) == message
+
+
+def test_limits_themselves_are_accepted() -> None:
+    assert replace(SPEC, resize_size=4096, image_size=4096).image_size == 4096
+    assert replace(SPEC, resize="none", resize_size=1, image_size=1).resize_size == 1
+
+
+def test_dict_is_json_and_comes_back() -> None:
+    data = json.loads(json.dumps(SPEC.to_dict()))
+    assert list(data) == [field.name for field in fields(SPEC)]
+    assert PreprocessSpec.from_dict(data) == SPEC
+    whole = PreprocessSpec.from_dict({**data, "scale": "byte", "mean": [123, 117, 104], "std": [1, 1, 1]})
+    assert whole.mean == (123.0, 117.0, 104.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mean": "0.5"}, "mean is '0.5'; give a list of finite numbers, one a channel"),
+        ({"mean": [0.5, 0.5, True]}, "mean is [0.5, 0.5, True]; give a list of finite numbers, one a channel"),
+        ({"std": None}, "std is None; give a list of finite numbers, one a channel"),
+        ({"std": [1.0, 1.0, 10**400]}, f"std is [1.0, 1.0, {10**400}]; give a list of finite numbers, one a channel"),
+        ({"std": [1.0, 1.0]}, "std has 2 values, but rgb images have 3"),
+        ({"resize_size": 1}, "resize_size 1 is smaller than image_size 224"),
+    ],
+)
+def test_wrong_json_is_refused(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        PreprocessSpec.from_dict({**SPEC.to_dict(), **change})
+    assert str(caught.value) == message
+
+
+def test_missing_and_unknown_fields_are_named() -> None:
+    data = SPEC.to_dict()
+    del data["scale"]
+    names = "['color', 'image_size', 'interpolation', 'mean', 'resize', 'resize_size', 'scale', 'std']"
+    with pytest.raises(InputError) as caught:
+        PreprocessSpec.from_dict({**data, "gamma": 2.2})
+    assert str(caught.value) == f"the fields are {names}, but ['gamma', 'scale'] are missing or unknown"
+
+
+def test_digest_is_stable_and_tells_every_field_apart() -> None:
+    # Written down in bundles: a change of it makes every bundle unreadable.
+    assert SPEC.sha256() == "a3b2df4286b25c6f394c3fa199e07c9d507f1569ebb60ebfb71a9371dbe26d2c"
+    changes: list[dict[str, Any]] = [
+        {"color": "bgr"},
+        {"resize": "exact"},
+        {"resize_size": 257},
+        {"interpolation": "bicubic"},
+        {"image_size": 225},
+        {"scale": "byte"},
+        {"mean": (0.485, 0.456, 0.4060001)},
+        {"std": (0.229, 0.224, 0.2250001)},
+    ]
+    assert {key for change in changes for key in change} == {field.name for field in fields(SPEC)}
+    digests = {replace(SPEC, **change).sha256() for change in changes}
+    assert len(digests | {SPEC.sha256()}) == len(changes) + 1
+
+
+def test_spec_is_frozen() -> None:
+    with pytest.raises(FrozenInstanceError):
+        SPEC.image_size = 1  # type: ignore[misc]
