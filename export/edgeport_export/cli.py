@@ -6,10 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
+from edgeport_export.config import KINDS, MAX_OPSET, MIN_OPSET, ExportConfig, Place, Pooling, Positions, Script
+from edgeport_export.quantize.histogram import METHODS
+from edgeport_export.quantize.recipes import SCHEMES, TARGETS
+from edgeport_runtime.bundle.contract import TASKS
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.errors import AccuracyError, InputError
+from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,16 +66,14 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
     )
     model.add_argument("--labels", type=Path, metavar="FILE", help="text, one label a line in the order of the classes")
     model.add_argument("--num-classes", type=int, metavar="N", help="(else of the checkpoint, or the labels)")
-    model.add_argument(
-        "--task", choices=("multiclass", "binary", "multilabel"), help="what the logits mean (else multiclass)"
-    )
+    model.add_argument("--task", choices=TASKS, help="what the logits mean (else multiclass)")
     model.add_argument(
         "--threshold", type=float, nargs="+", metavar="P", help="from which probability on, one or one a label (0.5)"
     )
     model.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and images (default 0)")
-    model.add_argument("--positions", choices=("learned", "sinusoidal"), help="of a ViT (else learned)")
+    model.add_argument("--positions", choices=get_args(Positions), help="of a ViT (else learned)")
     model.add_argument(
-        "--pooling", choices=("token", "mean"), help="of a ViT: class token (else), or mean of all patches"
+        "--pooling", choices=get_args(Pooling), help="of a ViT: class token (else), or mean of all patches"
     )
     model.add_argument(
         "--transform-input",
@@ -82,38 +85,38 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
 def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
     shape.add_argument("--channels", type=int, metavar="N", help="1 or 3")
-    shape.add_argument("--color", choices=("rgb", "bgr", "grey"), help="order of the channels")
-    shape.add_argument("--scale", choices=("unit", "byte"), help="pixels as 0 to 1, or 0 to 255")
+    shape.add_argument("--color", choices=get_args(Color), help="order of the channels")
+    shape.add_argument("--scale", choices=get_args(Scale), help="pixels as 0 to 1, or 0 to 255")
     shape.add_argument("--mean", type=float, nargs="+", metavar="V", help="subtracted after scaling, one a channel")
     shape.add_argument("--std", type=float, nargs="+", metavar="V", help="divides after that, one a channel")
-    shape.add_argument(
-        "--resize", choices=("shorter", "exact", "none"), help="the shorter side, both sides, or neither"
-    )
-    shape.add_argument("--interpolation", choices=("bilinear", "bicubic", "nearest"), help="resampling filter")
+    shape.add_argument("--resize", choices=get_args(Resize), help="the shorter side, both sides, or neither")
+    shape.add_argument("--interpolation", choices=get_args(Interpolation), help="resampling filter")
     shape.add_argument(
         "--crop-pct", type=float, metavar="P", help="part of the resized side that the crop keeps, 0 to 1"
     )
 
 
 def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
-    graph.add_argument("--opset", type=int, default=20, metavar="N", help="ONNX operator set, 18 to 23 (default 20)")
+    graph.add_argument(
+        "--opset", type=int, default=20, metavar="N", help=f"ONNX operator set, {MIN_OPSET} to {MAX_OPSET} (default 20)"
+    )
     graph.add_argument("--batch", type=_batch, metavar="dynamic|N", help="any batch size (default), or this one only")
     graph.add_argument(
         "--activation",
-        choices=("runtime", "in-graph"),
+        choices=get_args(Place),
         default="runtime",
         help="where softmax or sigmoid is applied (default runtime)",
     )
     graph.add_argument(
         "--preprocess",
-        choices=("runtime", "in-graph"),
+        choices=get_args(Place),
         default="runtime",
         help="in-graph: each variant once more as a file that takes 8-bit pixels of any size (default runtime alone)",
     )
     graph.add_argument(
         "--ort", action="store_true", help="each model once more as .ort, with the operators for a reduced build"
     )
-    graph.add_argument("--script", choices=("c",), help="a C program that runs the bundle, beside infer.py")
+    graph.add_argument("--script", choices=get_args(Script), help="a C program that runs the bundle, beside infer.py")
     graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
 
 
@@ -122,22 +125,22 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
         "--quantize",
         type=_names,
         metavar="KIND[,KIND]",
-        help="of int8, fp16, int8-weights; none for float32 alone (else int8 where nothing more is needed)",
+        help=f"of {', '.join(KINDS)}; none for float32 alone (else int8 where nothing more is needed)",
     )
     group.add_argument(
         "--target",
         type=_names,
         default=("cpu",),
         metavar="T[,T]",
-        help="what int8 is for, of cpu (default; x86 with VNNI), cpu-avx2, arm64, openvino",
+        help=f"what int8 is for, of {', '.join(TARGETS)} (default cpu: x86 with VNNI)",
     )
-    group.add_argument("--scheme", choices=("static", "dynamic"), help="(else as the family of networks needs it)")
+    group.add_argument("--scheme", choices=SCHEMES, help="(else as the family of networks needs it)")
     group.add_argument(
         "--calibration", metavar="DIR|builtin", help="images for static int8, without labels; builtin: synthetic ones"
     )
     group.add_argument(
         "--calibration-method",
-        choices=("mse", "min-max", "percentile", "entropy"),
+        choices=METHODS,
         help="how ranges are chosen (else what errs least)",
     )
     group.add_argument(
@@ -180,7 +183,6 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from edgeport_export.config import ExportConfig
     from edgeport_export.source.subject import check_options
 
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from edgeport_export.quantize.histogram import METHODS, Method
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS, Scheme, Target
-from edgeport_models import ARCHITECTURES
 from edgeport_runtime.bundle.contract import TASKS, Task
 from edgeport_runtime.errors import InputError
 
@@ -18,13 +17,87 @@ if TYPE_CHECKING:
     from edgeport_models import ModelSpec
     from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
-__all__ = ["KINDS", "MAX_OPSET", "MIN_OPSET", "OPTIONS", "ExportConfig", "find_spec"]
+__all__ = [
+    "KINDS",
+    "MAX_OPSET",
+    "MIN_OPSET",
+    "OPTIONS",
+    "BundleOptions",
+    "ExportConfig",
+    "GraphOptions",
+    "InputOptions",
+    "Kind",
+    "Place",
+    "Pooling",
+    "Positions",
+    "QuantizeOptions",
+    "Script",
+    "find_spec",
+]
+
+Kind: TypeAlias = Literal["int8", "fp16", "int8-weights"]
+Place: TypeAlias = Literal["runtime", "in-graph"]
+Script: TypeAlias = Literal["c"]
+Positions: TypeAlias = Literal["learned", "sinusoidal"]
+Pooling: TypeAlias = Literal["token", "mean"]
 
 MIN_OPSET, MAX_OPSET = 18, 23
-KINDS = ("int8", "fp16", "int8-weights")
+KINDS: tuple[Kind, ...] = get_args(Kind)
 """Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
 """Choices of an architecture that an export can ask for; each is a field of ExportConfig."""
+
+
+class InputOptions(NamedTuple):
+    """What an export asks of the input contract; fields as of :class:`ExportConfig`."""
+
+    channels: int | None
+    image_size: int | None
+    color: Color | None
+    scale: Scale | None
+    mean: tuple[float, ...] | None
+    std: tuple[float, ...] | None
+    resize: Resize | None
+    interpolation: Interpolation | None
+    crop_pct: float | None
+
+
+class GraphOptions(NamedTuple):
+    """What an export asks of the graph; fields as of :class:`ExportConfig`."""
+
+    opset: int
+    batch: int | None
+    activation: Place
+
+
+class QuantizeOptions(NamedTuple):
+    """What an export asks of its quantized variants; fields as of :class:`ExportConfig`."""
+
+    quantize: tuple[str, ...] | None
+    target: tuple[Target, ...]
+    scheme: Scheme | None
+    calibration: Path | str | None
+    calibration_method: Method | None
+    max_drop: float | None
+    eval: Path | None
+    explain: bool
+    golden: Path | None
+    seed: int
+
+
+class BundleOptions(NamedTuple):
+    """What an export asks of the bundle's folder; fields as of :class:`ExportConfig`."""
+
+    output: Path
+    force: bool
+    preprocess: Place
+    script: Script | None
+    ort: bool
+
+    @property
+    def has_in_graph(self) -> bool:
+        """Whether there are variants with their preprocessing in the graph; the C program needs them."""
+        return self.preprocess == "in-graph" or self.script is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,12 +160,12 @@ class ExportConfig:
     num_classes: int | None = None
     task: Task | None = None
     threshold: tuple[float, ...] | None = None
-    activation: Literal["runtime", "in-graph"] = "runtime"
-    preprocess: Literal["runtime", "in-graph"] = "runtime"
-    script: Literal["c"] | None = None
+    activation: Place = "runtime"
+    preprocess: Place = "runtime"
+    script: Script | None = None
     ort: bool = False
-    positions: Literal["learned", "sinusoidal"] | None = None
-    pooling: Literal["token", "mean"] | None = None
+    positions: Positions | None = None
+    pooling: Pooling | None = None
     transform_input: bool | None = None
     channels: int | None = None
     image_size: int | None = None
@@ -130,14 +203,14 @@ class ExportConfig:
                 raise InputError(f"{name} is {value}; it is from {low} to {high}")
         for name, choices in (
             ("task", (None, *TASKS)),
-            ("activation", ("runtime", "in-graph")),
-            ("preprocess", ("runtime", "in-graph")),
-            ("script", (None, "c")),
+            ("activation", get_args(Place)),
+            ("preprocess", get_args(Place)),
+            ("script", (None, *get_args(Script))),
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
                 raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
-        if self.has_in_graph and self.batch not in (None, 1):
+        if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image a call; leave out --batch, or give --batch 1")
         self._check_quantization()
         is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
@@ -176,9 +249,24 @@ class ExportConfig:
                 raise InputError(f"--{name.replace('_', '-')} is for int8 variants, and --quantize names none")
 
     @property
-    def has_in_graph(self) -> bool:
-        """Whether there are variants with their preprocessing in the graph; the C program needs them."""
-        return self.preprocess == "in-graph" or self.script is not None
+    def input_options(self) -> InputOptions:
+        """The options of the input contract."""
+        return _view(InputOptions, self)
+
+    @property
+    def graph_options(self) -> GraphOptions:
+        """The options of the graph."""
+        return _view(GraphOptions, self)
+
+    @property
+    def quantize_options(self) -> QuantizeOptions:
+        """The options of the quantized variants."""
+        return _view(QuantizeOptions, self)
+
+    @property
+    def bundle_options(self) -> BundleOptions:
+        """The options of the bundle's folder."""
+        return _view(BundleOptions, self)
 
     @property
     def options(self) -> dict[str, str | bool]:
@@ -187,12 +275,21 @@ class ExportConfig:
         return {name: value for name, value in asked.items() if value is not None}
 
 
+_View = TypeVar("_View", InputOptions, GraphOptions, QuantizeOptions, BundleOptions)
+
+
+def _view(kind: type[_View], config: ExportConfig) -> _View:
+    return kind(**{name: getattr(config, name) for name in kind._fields})
+
+
 def find_spec(name: str) -> ModelSpec:
     """The specification of an architecture.
 
     Raises:
         InputError: listing the closest names, if there is none of that name.
     """
+    from edgeport_models import ARCHITECTURES  # brings PyTorch, which takes seconds
+
     spec = ARCHITECTURES.get(name)
     if spec is None:
         closest = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=3, cutoff=0.4)

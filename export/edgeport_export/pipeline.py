@@ -17,7 +17,7 @@ from edgeport_export.config import ExportConfig
 from edgeport_export.graph.model_file import move_model
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
-from edgeport_export.parity.chain import Chain
+from edgeport_export.parity.chain import SATURATES, Chain
 from edgeport_export.parity.compare import FLOAT32_LIMITS
 from edgeport_export.parity.inputs import golden_files, make_batches, reference_input
 from edgeport_export.progress import Progress
@@ -26,8 +26,9 @@ from edgeport_export.variants import Workshop, plan_variants
 from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
+from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
-from edgeport_runtime.loading.choice import MEASUREMENTS_NAME
+from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,9 +119,9 @@ def export(
 
         write((fp32, *others))
         variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
-        variants = write_models(variants, config, limits, chain, bundle=bundle, progress=progress)
+        variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
-        write_scripts(manifest, config, bundle)
+        write_scripts(manifest, config.bundle_options, bundle)
         totals = {
             "seconds": round(time.perf_counter() - start, 3),
             "peak_memory_bytes": peak_memory_bytes(),
@@ -145,7 +146,11 @@ def _run_variants(
         for variant in variants:
             stage = f"runtime {variant.name}"
             progress.stage(stage)
-            classifier = stack.enter_context(Classifier.load(bundle, variant=variant.name, device="cpu"))
+            if saturates(variant.quantization, CPU):
+                chain.skip(stage, SATURATES)
+                checked.append(replace(variant, tolerance=limits[variant.name].relative_l2))
+                continue
+            classifier = stack.enter_context(Classifier.load_exactly(bundle, variant=variant.name, device=CPU.device))
             loaded[variant.name] = classifier
             limit = limits.get(variant.name, FLOAT32_LIMITS)
             report = chain.check_runtime(stage, classifier, bundle, limits=limit)
@@ -203,14 +208,14 @@ def _write_quantized(
         return (), (), ()
     source = bundle / "model.fp32.onnx"
     graph = onnx.load(source, load_external_data=False)
-    planned = plan_variants(config, graph, is_random=subject.weights["source"] == "random")
+    planned = plan_variants(config.quantize_options, graph, is_random=subject.weights["source"] == "random")
     notes = [] if planned.note is None else [planned.note]
     if not planned.plans:
         return (), (), tuple(notes)
     progress.stage("calibration")
     workshop = Workshop(
         source,
-        config,
+        config.quantize_options,
         subject.contract,
         planned,
         golden=chain.images,

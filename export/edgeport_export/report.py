@@ -82,7 +82,11 @@ def print_result(result: ExportResult, output: Path) -> None:
             f"{stage.agreement:.1%}",
             f"{stage.kl:.1e}",
         )
+    for skipped in result.parity.skipped:
+        table.add_row(skipped.stage, "skipped")
     _print_table(table)
+    for skipped in result.parity.skipped:
+        print(f"note: stage {skipped.stage} was skipped: {skipped.reason}")
     for made in result.made:
         print_costs(made)
         print_trades(made)
@@ -121,7 +125,7 @@ def _print_variants(result: ExportResult) -> None:
         table.add_column(column, justify="left" if column in ("variant", "") else "right", no_wrap=True)
     whole = result.manifest.variants[0].total_bytes
     for variant in result.manifest.variants:
-        details, measured = variant.quantization or {}, result.measured[variant.name]
+        details, measured = variant.quantization or {}, result.measured.get(variant.name, {})
         drop = details.get("drop")
         speed = measured.get("times_fp32")
         table.add_row(

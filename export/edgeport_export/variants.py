@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,6 +23,7 @@ from edgeport_export.quantize.search import Quantizer, Trade, rank, search
 from edgeport_export.quantize.static import StaticQuantizer
 from edgeport_export.quantize.weight_only import WeightQuantizer
 from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.bundle.manifest import QUANTIZATION_KEY
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_export.config import ExportConfig
+    from edgeport_export.config import QuantizeOptions
     from edgeport_export.quantize.histogram import Method
     from edgeport_runtime.bundle.contract import Contract
 
@@ -97,11 +99,11 @@ class Made:
     costs: list[NodeCost] = field(default_factory=list)
 
 
-def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bool) -> Planned:
+def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random: bool) -> Planned:
     """Decide which variants are made.
 
     Args:
-        config: what was asked for.
+        options: what was asked for.
         model: the float model.
         is_random: its weights are random, so that synthetic images say as much as real ones.
 
@@ -109,12 +111,12 @@ def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bo
         InputError: if something is missing for what was asked for.
         QuantizeError: if the model is quantized already.
     """
-    kinds = config.quantize
-    calibration = config.calibration
+    kinds = options.quantize
+    calibration = options.calibration
     if kinds == ():
         return Planned((), calibration, None)
     family = family_of(model)
-    recipes = {target: find_recipe(family, target, config.scheme) for target in config.target}
+    recipes = {target: find_recipe(family, target, options.scheme) for target in options.target}
     needs = [target for target, recipe in recipes.items() if recipe.scheme == "static"]
     if kinds is None:
         if needs and calibration is None and not is_random:
@@ -127,13 +129,13 @@ def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bo
             f"int8 for {', '.join(needs)} is static and needs --calibration DIR, a folder of images as the model will "
             f"see them, without labels; --calibration {BUILTIN} takes a synthetic set, --scheme dynamic needs none"
         )
-    if config.calibration_method is not None and not needs:
+    if options.calibration_method is not None and not needs:
         raise InputError(
             "--calibration-method is for static int8, and this network's is dynamic, with ranges from each input; "
             "leave it out, or add --scheme static"
         )
     check_not_quantized(model)
-    if config.max_drop is not None and config.eval is None and calibration in (None, BUILTIN):
+    if options.max_drop is not None and options.eval is None and calibration in (None, BUILTIN):
         raise InputError(
             "--max-drop needs real images to measure the loss on: --eval DATA with labels (top-1 or macro F1), or "
             "--calibration DIR without (disagreement with the float model)"
@@ -149,12 +151,18 @@ def plan_variants(config: ExportConfig, model: onnx.ModelProto, *, is_random: bo
     return Planned(tuple(plans), calibration, None)
 
 
+def _describe(model: onnx.ModelProto, details: dict[str, Any]) -> None:
+    """Let a lone file tell how it was quantized, by which the runtime knows where and how it may run."""
+    text = json.dumps({"scheme": details["scheme"], "target": details["target"]}, separators=(",", ":"))
+    model.metadata_props.add(key=QUANTIZATION_KEY, value=text)
+
+
 class Workshop:
     """Makes the variants of one export, one after another.
 
     Args:
         source: the float model's file.
-        config: what was asked for.
+        options: what was asked for.
         contract: input and task.
         planned: what is to be made.
         golden: batches of the golden images.
@@ -167,14 +175,14 @@ class Workshop:
     def __init__(
         self,
         source: Path,
-        config: ExportConfig,
+        options: QuantizeOptions,
         contract: Contract,
         planned: Planned,
         *,
         golden: list[NDArray[Any]],
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self._config = config
+        self._options = options
         self._on_progress = on_progress
         self._golden = golden
         self._model = onnx.load(source)
@@ -185,14 +193,14 @@ class Workshop:
         self._calibration: CalibrationImages | None = None
         if planned.calibration is not None:
             self._calibration = CalibrationImages(
-                planned.calibration, contract, seed=config.seed, on_progress=on_progress
+                planned.calibration, contract, seed=options.seed, on_progress=on_progress
             )
         evaluation = None
-        if config.eval is not None:
-            evaluation = EvaluationImages(images=read_labelled_images(config.eval, contract), contract=contract)
+        if options.eval is not None:
+            evaluation = EvaluationImages(images=read_labelled_images(options.eval, contract), contract=contract)
         is_real = self._calibration is not None and not self._calibration.is_builtin
         # Ranges of real images clip synthetic ones: these say nothing of what a variant is for.
-        self._has_odd_golden = is_real and config.golden is None
+        self._has_odd_golden = is_real and options.golden is None
         self._judge = Judge(
             self._model,
             contract,
@@ -215,15 +223,15 @@ class Workshop:
         if not layers:
             raise QuantizeError(f"{plan.name}: the model has no layer that could be quantized this way")
         costs = []
-        if self._config.explain:
+        if self._options.explain:
             costs = explain(quantizer, rank(quantizer, self._judge, on_progress=self._on_progress))
         trades: list[Trade] = []
         limits = LIMITS[plan.kind]
-        if self._config.max_drop is None:
+        if self._options.max_drop is None:
             model = quantizer.quantize(layers)
         else:
             model, trades = search(
-                quantizer, self._judge, max_drop=self._config.max_drop, on_progress=self._on_progress
+                quantizer, self._judge, max_drop=self._options.max_drop, on_progress=self._on_progress
             )
             limits = _BUDGET_LIMITS
         details |= {
@@ -237,6 +245,7 @@ class Workshop:
         if self._has_odd_golden and not trades:
             made = replace(made, limits=_SYNTHETIC_LIMITS)
         clean(model, self._original)
+        _describe(model, details)
         save_model(model, path, check=True)
         return made
 
@@ -251,7 +260,7 @@ class Workshop:
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
         quantizer = StaticQuantizer.prepare(model, recipe, self._calibration)
-        method = self._config.calibration_method or self._best_method(quantizer)
+        method = self._options.calibration_method or self._best_method(quantizer)
         details |= {
             "calibration": {**self._calibration.describe(), "method": method},
             "equalized": list(quantizer.equalized),
@@ -282,12 +291,13 @@ class Workshop:
         made = Made(plan=plan, limits=LIMITS[plan.kind], details=details)
         self._check(made)
         clean(model, self._original)
+        _describe(model, details)
         save_model(model, path, check=True)
         return made
 
     def _check(self, made: Made) -> None:
         name, relative_l2 = made.plan.name, made.details["relative_l2"]
-        max_drop = self._config.max_drop
+        max_drop = self._options.max_drop
         if made.trades and max_drop is not None:
             drop = made.trades[-1].drop
             if drop.points > max_drop:

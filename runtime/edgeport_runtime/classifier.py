@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
+from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.errors import InputError, SessionError
 from edgeport_runtime.outputs.metrics import top_k as best_k
 from edgeport_runtime.outputs.tasks import decisions, probabilities
@@ -84,6 +85,7 @@ class Classifier:
         self.device = model.provider.device
         self._provider = model.provider
         self._reasons = model.reasons
+        self._has_dynamic_ranges = model.has_dynamic_ranges
 
     @classmethod
     def load(
@@ -130,6 +132,27 @@ class Classifier:
 
             check(classifier, Path(path))
         return classifier
+
+    @classmethod
+    def load_exactly(
+        cls,
+        path: Path,
+        *,
+        variant: str,
+        device: str,
+        threads: int | None = None,
+        low_memory: bool = False,
+        spin: bool = True,
+    ) -> Self:
+        """As :meth:`load`, of the variant of that very name, for what measures or compares the files of a bundle.
+
+        To :meth:`load` the name ``int8`` means the int8 variant for the device; here it is ``model.int8.onnx``.
+        """
+        from edgeport_runtime.engine.session import SessionSettings
+        from edgeport_runtime.loading.load import load_model
+
+        settings = SessionSettings(threads=threads, spins=spin, has_low_memory=low_memory)
+        return cls(load_model(path, device=device, variant=variant, settings=settings, is_exact=True))
 
     def explain(self) -> dict[str, Any]:
         """What runs where, and why, as JSON types.
@@ -224,9 +247,9 @@ class Classifier:
         source = iter(images)
         few = [preprocess(image, self.contract.preprocess) for image in itertools.islice(source, _BATCH)]
         if few:
-            yield from self.outputs(np.stack(few))
-        if len(few) == _BATCH:  # more may come, and are worth threads
-            for streamed in self._stream_outputs(source, _BATCH, None):
+            yield from self._run_images(self._opened(), np.stack(few))
+        for ninth in itertools.islice(source, 1):  # there are more, which are worth threads and a session for them
+            for streamed in self._stream_outputs(itertools.chain([ninth], source), _BATCH, None):
                 if streamed.error is not None:
                     raise streamed.error
                 assert streamed.outputs is not None
@@ -235,7 +258,9 @@ class Classifier:
     def logits(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed input.
 
-        With a fixed batch, the input is cut into batches of that size and the last one padded with zeros.
+        The images are one input: a variant with dynamic ranges (int8 of a ViT or LeNet-5) takes them over all of it, so
+        that an image's outputs depend on its neighbours. :meth:`predict`, :meth:`predict_batch` and :meth:`stream` run
+        such a variant on one image per call. With a fixed batch, the input is cut into batches of that size.
 
         Args:
             x_BCHW: float32, preprocessed as ``contract.preprocess`` says.
@@ -275,9 +300,12 @@ class Classifier:
 
     def _run(self, session: Session, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         self._check_input(x_BCHW)
-        if self.contract.batch is None:
-            return session.run(x_BCHW)
-        return _run_in_batches(session, x_BCHW, self.contract.batch)
+        return run_in_batches(session.run, x_BCHW, self.contract.batch)
+
+    def _run_images(self, session: Session, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Images of which each is an input of its own."""
+        run = run_each if self._has_dynamic_ranges else run_in_batches
+        return run(session.run, x_BCHW, self.contract.batch)
 
     def _stream_outputs(self, items: Iterable[ImageSource], batch_size: int, workers: int | None) -> Iterator[Streamed]:
         from edgeport_runtime.engine.machine import available_cpus
@@ -294,7 +322,7 @@ class Classifier:
         yield from stream_outputs(
             items,
             lambda item: preprocess(item, self.contract.preprocess),
-            lambda x_BCHW: self._run(session, x_BCHW),
+            lambda x_BCHW: self._run_images(session, x_BCHW),
             batch_size=batch_size,
             workers=workers,
         )
@@ -341,16 +369,3 @@ class Classifier:
 def _check_count(value: object, name: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
-
-
-def _run_in_batches(session: Session, x_BCHW: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
-    parts = []
-    for start in range(0, len(x_BCHW), batch):
-        part = x_BCHW[start : start + batch]
-        missing = batch - len(part)
-        if missing:
-            padded = np.concatenate([part, np.zeros((missing, *part.shape[1:]), np.float32)])
-            parts.append(session.run(padded)[: len(part)])
-        else:
-            parts.append(session.run(part))
-    return np.concatenate(parts)

@@ -11,16 +11,19 @@ from edgeport_export.bundle.in_graph import put_in_graph
 from edgeport_export.bundle.ort_format import write_operators, write_ort
 from edgeport_export.bundle.script import write_c_program, write_infer
 from edgeport_export.graph.model_file import save_model
+from edgeport_export.parity.chain import SATURATES
 from edgeport_export.parity.compare import FLOAT32_LIMITS
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.bundle.manifest import DataFile
 from edgeport_runtime.classifier import Classifier
+from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.loading.choice import saturates
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from edgeport_export.config import ExportConfig
+    from edgeport_export.config import BundleOptions
     from edgeport_export.parity.chain import Chain
     from edgeport_export.parity.compare import Limits
     from edgeport_export.progress import Progress
@@ -31,7 +34,7 @@ __all__ = ["data_file", "write_models", "write_scripts"]
 
 def write_models(
     variants: tuple[Variant, ...],
-    config: ExportConfig,
+    options: BundleOptions,
     limits: Mapping[str, Limits],
     chain: Chain,
     *,
@@ -47,9 +50,9 @@ def write_models(
         ExportError: if ONNX Runtime cannot write its format.
         ParityError: if one departs.
     """
-    if config.has_in_graph:
-        variants = tuple(_write_in_graph(v, config, chain, bundle=bundle, progress=progress) for v in variants)
-    if config.ort:
+    if options.has_in_graph:
+        variants = tuple(_write_in_graph(v, options, chain, bundle=bundle, progress=progress) for v in variants)
+    if options.ort:
         variants = tuple(
             _write_ort(v, chain, limits.get(v.name, FLOAT32_LIMITS), bundle=bundle, progress=progress) for v in variants
         )
@@ -57,10 +60,10 @@ def write_models(
     return variants
 
 
-def write_scripts(manifest: Manifest, config: ExportConfig, bundle: Path) -> None:
+def write_scripts(manifest: Manifest, options: BundleOptions, bundle: Path) -> None:
     """Write ``infer.py``, and the C program where it was asked for."""
     write_infer(bundle, manifest)
-    if config.script == "c":
+    if options.script == "c":
         write_c_program(bundle, manifest)
 
 
@@ -70,22 +73,26 @@ def data_file(path: Path) -> DataFile:
 
 
 def _write_in_graph(
-    variant: Variant, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+    variant: Variant, options: BundleOptions, chain: Chain, *, bundle: Path, progress: Progress
 ) -> Variant:
-    stage = f"in-graph {variant.name}"
-    progress.stage(stage)
-    with Classifier.load(bundle, variant=variant.name, device="cpu") as classifier:
-        model = onnx.load(bundle / variant.file, load_external_data=False)
-        put_in_graph(model, classifier.contract.preprocess)
-        path = bundle / f"model.{variant.name}.in-graph.onnx"
-        save_model(model, path, check=False)
-        chain.check_in_graph(stage, path, classifier, bundle)
-        if not config.ort:
-            return replace(variant, in_graph=data_file(path))
-        converted = path.with_suffix(".ort")
-        write_ort(path, converted)
-        chain.check_in_graph(f"{stage} ort", converted, classifier, bundle)
-    return replace(variant, in_graph=data_file(path), in_graph_ort=data_file(converted))
+    model = onnx.load(bundle / variant.file, load_external_data=False)
+    put_in_graph(model, chain.contract.preprocess)
+    path = bundle / f"model.{variant.name}.in-graph.onnx"
+    save_model(model, path, check=False)
+    files = [path]
+    if options.ort:
+        files.append(path.with_suffix(".ort"))
+        write_ort(path, files[-1])
+    stages = {f"in-graph {variant.name}{' ort' if file.suffix == '.ort' else ''}": file for file in files}
+    if saturates(variant.quantization, CPU):
+        for stage in stages:
+            chain.skip(stage, SATURATES)
+    else:
+        with Classifier.load_exactly(bundle, variant=variant.name, device=CPU.device) as classifier:
+            for stage, file in stages.items():
+                progress.stage(stage)
+                chain.check_in_graph(stage, file, classifier, bundle)
+    return replace(variant, in_graph=data_file(path), in_graph_ort=data_file(files[-1]) if options.ort else None)
 
 
 def _write_ort(variant: Variant, chain: Chain, limits: Limits, *, bundle: Path, progress: Progress) -> Variant:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from edgeport_export.bundle.formats import data_file
 from edgeport_export.graph.model_file import data_beside
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.bundle.manifest import Golden, GoldenImage, Manifest, Variant
+from edgeport_runtime.engine.packages import DISTRIBUTIONS, versions_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["manifest_of", "tolerance_of", "variant_of", "write_golden", "write_json"]
 
 _FP32_TOLERANCE = 1e-4  # of `run-model verify`: a device may order additions differently than the build machine
-_PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", "onnxruntime", "numpy", "pillow")
+_PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", *DISTRIBUTIONS, "numpy", "pillow")
 
 
 def write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32], *, array: str) -> Golden:
@@ -76,7 +76,7 @@ def manifest_of(
     subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
 ) -> Manifest:
     """The manifest of an export, with the versions of everything that took part."""
-    provenance: dict[str, Any] = {package: metadata.version(package) for package in _PACKAGES}
+    provenance: dict[str, Any] = dict(versions_of(_PACKAGES))
     return Manifest(
         architecture={
             "name": subject.name,

@@ -16,6 +16,7 @@ from edgeport_export.parity.compare import (
     IN_GRAPH_LIMITS,
     Limits,
     ParityReport,
+    SkippedStage,
     StageReport,
     compare,
 )
@@ -23,6 +24,7 @@ from edgeport_export.parity.locate import first_departure
 from edgeport_runtime.accuracy.golden import replay
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.engine.saturation import adds_in_16_bits
 from edgeport_runtime.engine.session import Session, SessionSettings
 from edgeport_runtime.errors import ParityError, SessionError
 from edgeport_runtime.loading.load import settings_of
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.classifier import Classifier
 
-__all__ = ["Chain"]
+__all__ = ["SATURATES", "Chain"]
+
+SATURATES = "the int8 arithmetic of this variant can saturate on the build machine's processor"
+"""Why a stage is skipped."""
 
 _ORT_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 
@@ -54,6 +59,7 @@ class Chain:
         num_images: how many golden images there are; None if there is nothing else.
 
     Attributes:
+        contract: as given.
         reference_BK: PyTorch's outputs for all batches, joined.
 
     Raises:
@@ -69,12 +75,13 @@ class Chain:
         num_images: int | None = None,
     ) -> None:
         self._batches = batches
-        self._contract = contract
+        self.contract = contract
         with torch.no_grad():
             outputs = [module(torch.from_numpy(batch)) for batch in batches]
         self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
         self._num_images = len(self.reference_BK) if num_images is None else num_images
         self._stages: list[StageReport] = []
+        self._skipped: list[SkippedStage] = []
         self._checked: dict[tuple[str | int, ...], str] = {}
         self._program: torch.export.ExportedProgram | None = None
         if not np.isfinite(self.reference_BK).all():
@@ -86,7 +93,7 @@ class Chain:
     @property
     def report(self) -> ParityReport:
         """The stages so far."""
-        return ParityReport(stages=tuple(self._stages))
+        return ParityReport(stages=tuple(self._stages), skipped=tuple(self._skipped))
 
     @property
     def images(self) -> list[NDArray[np.float32]]:
@@ -94,7 +101,7 @@ class Chain:
         batches, left = [], self._num_images
         for batch in self._batches:
             if left > 0:
-                batches.append(batch if self._contract.batch is not None else batch[:left])
+                batches.append(batch if self.contract.batch is not None else batch[:left])
                 left -= len(batch)
         return batches
 
@@ -119,7 +126,8 @@ class Chain:
             return digest
         self._checked[identity] = stage
         try:
-            session = Session(path, provider=CPU)
+            # Where int8 could saturate, it is computed in float, which is exact.
+            session = Session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
             outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
         except SessionError as error:
             found = _ORT_NODE.search(str(error))
@@ -136,12 +144,16 @@ class Chain:
             outputs_BK[:num_compared],
             self.reference_BK[:num_compared],
             limits=limits,
-            contract=self._contract,
+            contract=self.contract,
         )
         if not np.isfinite(outputs_BK).all():
             report = replace(report, relative_l2=np.inf)
         self._judge(report, path, outputs_BK)
         return digest
+
+    def skip(self, stage: str, reason: str) -> None:
+        """Note a stage that this machine cannot run."""
+        self._skipped.append(SkippedStage(stage=stage, reason=reason))
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
@@ -161,7 +173,7 @@ class Chain:
             ParityError: naming the stage, and the preprocessing if the input itself departs.
         """
         outputs_BK, expected_BK = replay(classifier, bundle)
-        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self._contract)
+        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self.contract)
         self._stages.append(report)
         if report.passed:
             return report
@@ -194,16 +206,16 @@ class Chain:
         """
         assert classifier.manifest is not None
         assert classifier.variant is not None
-        settings = settings_of(classifier.variant, self._contract, SessionSettings())
+        settings = settings_of(classifier.variant, self.contract, SessionSettings())
         session = Session(path, provider=CPU, settings=settings)
         images = [bundle / image.file for image in classifier.manifest.golden.images]
-        spec = self._contract.preprocess
+        spec = self.contract.preprocess
         report = compare(
             stage,
             np.concatenate([session.run(np.asarray(load_image(image, "RGB"))) for image in images]),
             np.concatenate([classifier.outputs(preprocess(image, spec)[np.newaxis]) for image in images]),
             limits=IN_GRAPH_INT8_LIMITS if classifier.variant.precision == "int8" else IN_GRAPH_LIMITS,
-            contract=self._contract,
+            contract=self.contract,
         )
         self._stages.append(report)
         if not report.passed:

@@ -25,6 +25,7 @@ __all__ = [
     "IN_GRAPH_LIMITS",
     "Limits",
     "ParityReport",
+    "SkippedStage",
     "StageReport",
     "compare",
     "wilson_interval",
@@ -114,19 +115,42 @@ class StageReport:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SkippedStage:
+    """A stage that this machine cannot run as others do.
+
+    Attributes:
+        stage: as of :class:`StageReport`.
+        reason: why it was not run.
+    """
+
+    stage: str
+    reason: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON types."""
+        return {"stage": self.stage, "skipped": self.reason}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ParityReport:
-    """The stages compared so far, in their order."""
+    """The chain so far.
+
+    Attributes:
+        stages: those compared, in their order.
+        skipped: those that this machine cannot run.
+    """
 
     stages: tuple[StageReport, ...]
+    skipped: tuple[SkippedStage, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """True if every stage passed."""
+        """True if every stage that ran passed."""
         return all(stage.passed for stage in self.stages)
 
     def to_dict(self) -> list[dict[str, Any]]:
-        """As JSON types."""
-        return [stage.to_dict() for stage in self.stages]
+        """As JSON types; skipped stages come last."""
+        return [stage.to_dict() for stage in self.stages] + [stage.to_dict() for stage in self.skipped]
 
 
 def compare(

@@ -11,8 +11,10 @@ import numpy as np
 
 from edgeport_export.graph.model_file import save_model
 from edgeport_export.quantize.drop import Drop, measure_drop
+from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.engine.providers import CPU
-from edgeport_runtime.engine.session import Session
+from edgeport_runtime.engine.saturation import adds_in_16_bits
+from edgeport_runtime.engine.session import Session, SessionSettings
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
 from edgeport_runtime.pixels.preprocess import preprocess
 
@@ -80,14 +82,14 @@ class Judge:
         self._sources: list[Callable[[], Iterable[NDArray[np.float32]]]] = [lambda: golden] if golden else []
         if calibration is not None:
             self._sources.append(calibration.batches)
-        run = _runner(model)
+        run = _runner(model, contract)
         self._reference = [_joined(run, source()) for source in self._sources]
         self._probe_reference = _joined(run, self._probes)
         self._drop_reference = None if evaluation is None else _joined(run, evaluation.batches())
 
     def distance(self, model: onnx.ModelProto) -> float:
         """Relative L2 of the outputs over all golden images and over all calibration images, the larger of the two."""
-        run = _runner(model)
+        run = _runner(model, self._contract)
         return max(
             relative_l2_of_all(_joined(run, source()), reference_BK)
             for source, reference_BK in zip(self._sources, self._reference, strict=True)
@@ -95,11 +97,11 @@ class Judge:
 
     def probe(self, model: onnx.ModelProto) -> float:
         """Signal to quantization noise at the outputs, in decibels, on a few images."""
-        return signal_to_noise(_joined(_runner(model), self._probes), self._probe_reference)
+        return signal_to_noise(_joined(_runner(model, self._contract), self._probes), self._probe_reference)
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """What is lost on the labelled images, or else how many of the calibration images are decided differently."""
-        run = _runner(model)
+        run = _runner(model, self._contract)
         if self._evaluation is None:
             assert self._calibration is not None
             outputs_BK = _joined(run, self._calibration.batches())
@@ -117,12 +119,16 @@ def signal_to_noise(outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.fl
     return float(-20 * np.log10(relative)) if relative > 0 else float("inf")
 
 
-def _runner(model: onnx.ModelProto) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The model loaded as the runtime loads it."""
+def _runner(model: onnx.ModelProto, contract: Contract) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
+    """The model loaded as the runtime loads it, and run as it runs images that are not one input."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "candidate.onnx"
         save_model(model, path, check=False, keep=True)
-        return Session(path, provider=CPU).run
+        # Where int8 could saturate, it is computed in float, which is exact.
+        session = Session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
+    has_dynamic_ranges = any(node.op_type == "DynamicQuantizeLinear" for node in model.graph.node)
+    run = run_each if has_dynamic_ranges else run_in_batches
+    return lambda x_BCHW: run(session.run, x_BCHW, contract.batch)
 
 
 def _joined(

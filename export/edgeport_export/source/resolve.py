@@ -1,111 +1,241 @@
-"""The contract of what is exported: the options, over what the weights and the architecture tell."""
+"""Where each option's value comes from: one table, and one function that gives values and their sources together.
+
+A *place* is a file, a checkpoint, the command line or a table of ours; ``Told`` maps each place to the options that it
+tells. What a place tells of one option can change another: a side given on the command line moves the resize as well.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from edgeport_export.source.sidecar import per_channel
+from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_runtime.bundle.contract import Contract
-from edgeport_runtime.errors import ExportError, InputError
+from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
 
     from edgeport_export.config import ExportConfig
-    from edgeport_runtime.pixels.preprocess import Resize
 
-__all__ = ["make_contract", "read_labels", "resolve_preprocess"]
+__all__ = [
+    "ARCHITECTURE",
+    "CHECKPOINT",
+    "COMMAND_LINE",
+    "INPUT_FIELDS",
+    "LABELS_FILE",
+    "OPTIONS",
+    "Told",
+    "Value",
+    "contract_of",
+    "preprocess_of",
+    "resolve",
+    "resolve_preprocess",
+    "sources_of",
+    "tell_architecture",
+    "tell_command_line",
+]
 
-_MAX_LABELS_BYTES = 16 * 2**20
-_DEFAULT_THRESHOLD = 0.5
+COMMAND_LINE, CHECKPOINT, ARCHITECTURE = "command line", "checkpoint", "architecture default"
+LABELS_FILE = "labels"  # the file given on the command line, as it tells the number of classes
+
+Told: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+
+INPUT_FIELDS = tuple(field.name for field in fields(PreprocessSpec))
 
 
-def make_contract(
-    config: ExportConfig, *, num_classes: int, labels: tuple[str, ...] | None, preprocess: PreprocessSpec
-) -> Contract:
-    """The contract with the options' task, thresholds and batch.
+class Value(NamedTuple):
+    """An option's value, and the place that tells it."""
+
+    value: Any
+    source: str
+
+
+class Option(NamedTuple):
+    """A row of the table.
+
+    Attributes:
+        name: as of ``ExportConfig``, or of the contract.
+        order: the places that can tell it; the first that does is believed.
+        follow: gives the value once the places of a stage have spoken, where it depends on other options. It is called
+            with what the stage told, the values before the stage, and the values so far.
+    """
+
+    name: str
+    order: tuple[str, ...]
+    follow: Callable[[dict[str, Value], dict[str, Value], dict[str, Value]], Value | None] | None = None
+
+
+# Files beside the weights describe the input as a whole, so that the command line speaks after they have been merged.
+_STAGES = ((ARCHITECTURE,), (LABELS_FILE, CHECKPOINT, CONFIG, PROCESSOR), (COMMAND_LINE,))
+
+
+def resolve(told: Told) -> dict[str, Value]:
+    """The value of every option that any place tells, with its source.
 
     Raises:
-        ExportError: if there is another number of labels than classes.
-        InputError: if the thresholds do not fit the task.
+        InputError: if what the places tell contradicts each other.
     """
-    if labels is not None and len(labels) != num_classes:
-        raise ExportError(f"{config.labels} holds {len(labels)} labels, but the model has {num_classes} classes")
-    task = config.task or "multiclass"
-    thresholds = config.threshold
-    if thresholds is None and task != "multiclass":
-        thresholds = (_DEFAULT_THRESHOLD,)
-    return Contract(
-        task=task,
-        num_classes=num_classes,
-        labels=labels,
-        thresholds=thresholds,
-        output="probabilities" if config.activation == "in-graph" else "logits",
-        batch=config.batch,
-        preprocess=preprocess,
-    )
+    values: dict[str, Value] = {}
+    for stage in _STAGES:
+        here: dict[str, Value] = {}
+        for option in OPTIONS:
+            source = next((p for p in option.order if p in stage and option.name in told.get(p, {})), None)
+            if source is not None:
+                here[option.name] = Value(told[source][option.name], source)
+        before = dict(values)
+        for option in OPTIONS:
+            if option.name in here:
+                values[option.name] = here[option.name]
+            if option.follow is not None and (followed := option.follow(here, before, values)) is not None:
+                values[option.name] = followed
+    return values
 
 
 def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> PreprocessSpec:
-    """The architecture's input contract with the user's options put in.
+    """An input contract with the user's options put in, where no weights take part.
 
     Raises:
         InputError: if they contradict each other.
     """
-    channels = config.channels
-    if channels is None:
-        channels = default.num_channels if config.color is None else 1 if config.color == "grey" else 3
-    color = config.color
-    if color is None:
-        color = "grey" if channels == 1 else "rgb" if default.color == "grey" else default.color
-    if (color == "grey") != (channels == 1):
-        raise InputError(f"--color {color} does not go with --channels {channels}")
-    if config.scale == "byte" and (config.mean is None or config.std is None):
-        raise InputError("--scale byte needs --mean and --std, in pixel values (0 to 255)")
-    image_size = default.image_size if config.image_size is None else config.image_size
-    resize = default.resize if config.resize is None else config.resize
-    return PreprocessSpec(
-        color=color,
-        resize=resize,
-        resize_size=_resize_size(default, config, resize=resize, image_size=image_size),
-        interpolation=default.interpolation if config.interpolation is None else config.interpolation,
-        image_size=image_size,
-        scale=default.scale if config.scale is None else config.scale,
-        mean=per_channel(default.mean, channels) if config.mean is None else config.mean,
-        std=per_channel(default.std, channels) if config.std is None else config.std,
+    told = {ARCHITECTURE: tell_architecture(default), COMMAND_LINE: tell_command_line(config)}
+    return preprocess_of(resolve(told))
+
+
+def preprocess_of(values: Mapping[str, Value]) -> PreprocessSpec:
+    """The input contract.
+
+    Raises:
+        InputError: naming the field, if a value is not possible.
+    """
+    return PreprocessSpec(**{name: values[name].value for name in INPUT_FIELDS})
+
+
+def contract_of(values: Mapping[str, Value], config: ExportConfig) -> Contract:
+    """The contract: input, task, classes and labels, with the graph's output and batch as asked for.
+
+    Raises:
+        InputError: if the thresholds or labels do not fit the task.
+    """
+    return Contract(
+        task=values["task"].value,
+        num_classes=values["num_classes"].value,
+        labels=values["labels"].value if "labels" in values else None,
+        thresholds=values["threshold"].value if "threshold" in values else None,
+        output="probabilities" if config.activation == "in-graph" else "logits",
+        batch=config.batch,
+        preprocess=preprocess_of(values),
     )
 
 
-def _resize_size(default: PreprocessSpec, config: ExportConfig, *, resize: Resize, image_size: int) -> int:
+def sources_of(values: Mapping[str, Value], *names: str) -> dict[str, str]:
+    """For the manifest: the place that told each of those options, where any did."""
+    sources = {name: values[name].source for name in names if name in values}
+    return {name: COMMAND_LINE if source == LABELS_FILE else source for name, source in sources.items()}
+
+
+def tell_command_line(config: ExportConfig) -> dict[str, Any]:
+    """The options of the table that the user gave, but for the labels, which are in a file."""
+    given = {o.name: getattr(config, o.name, None) for o in OPTIONS if COMMAND_LINE in o.order and o.name != "labels"}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def tell_architecture(preprocess: PreprocessSpec, **others: Any) -> dict[str, Any]:
+    """The defaults: an input contract, a multi-class task, and whatever else the architecture says."""
+    return {name: getattr(preprocess, name) for name in INPUT_FIELDS} | {"task": "multiclass"} | others
+
+
+_Values: TypeAlias = dict[str, Value]
+
+
+def _color(here: _Values, _before: _Values, values: _Values) -> Value | None:
+    """``--channels`` alone chooses grey or colours."""
+    if "channels" not in here:
+        return None
+    channels, color = here["channels"].value, values["color"].value
+    if "color" in here:
+        if (color == "grey") != (channels == 1):
+            raise InputError(f"--color {color} does not go with --channels {channels}")
+        return None
+    changed = "grey" if channels == 1 else "rgb" if color == "grey" else color
+    return Value(changed, here["channels"].source)
+
+
+def _per_channel(name: str) -> Callable[[_Values, _Values, _Values], Value | None]:
+    """One value per channel: grey takes the average over the colours; three colours repeat the grey value."""
+
+    def follow(here: _Values, _before: _Values, values: _Values) -> Value | None:
+        told, source = values[name]
+        num_channels = 1 if values["color"].value == "grey" else 3
+        # What the user gives is taken as it is, and refused if it does not fit.
+        if len(told) == num_channels or (name in here and source == COMMAND_LINE):
+            return None
+        return Value((round(sum(told) / len(told), 6),) * num_channels, source)
+
+    return follow
+
+
+def _scale(here: _Values, before: _Values, _values: _Values) -> Value | None:
+    """Pixels up to 255 cannot be normalized by a mean and deviation that were meant for pixels up to 1."""
+    if "scale" not in here or here["scale"] != ("byte", COMMAND_LINE) or {"mean", "std"} <= set(here):
+        return None
+    if any(before["mean"].value) or set(before["std"].value) != {1.0}:
+        raise InputError("--scale byte needs --mean and --std, in pixel values (0 to 255)")
+    return None
+
+
+def _resize_size(here: _Values, before: _Values, values: _Values) -> Value | None:
+    """The side after the resize keeps its ratio to the side of the input, or follows ``--crop-pct``."""
+    moved = next((here[name] for name in ("resize", "image_size", "crop_pct") if name in here), None)
+    if "resize_size" in here or moved is None:
+        return None
+    resize, size = values["resize"].value, values["image_size"].value
+    crop_pct = here["crop_pct"].value if "crop_pct" in here else None
     if resize == "none":
-        if config.crop_pct not in (None, 1.0):
+        if crop_pct not in (None, 1.0):
             raise InputError("--crop-pct needs a resize, but --resize is none")
-        return image_size
-    if config.crop_pct is not None:
-        return math.floor(image_size / config.crop_pct)  # as timm computes it
-    if resize != default.resize:
-        return image_size
-    return math.floor(image_size * default.resize_size / default.image_size)
+        return Value(size, moved.source)
+    if crop_pct is not None:
+        return Value(math.floor(size / crop_pct), moved.source)  # as timm computes it
+    if resize != before["resize"].value:
+        return Value(size, moved.source)
+    return Value(math.floor(size * before["resize_size"].value / before["image_size"].value), moved.source)
 
 
-def read_labels(path: Path) -> tuple[str, ...]:
-    """Labels from a text file, one a line.
+def _threshold(here: _Values, _before: _Values, values: _Values) -> Value | None:
+    """One half, where the task decides by thresholds."""
+    if "threshold" in here:
+        return None
+    if values["task"].value == "multiclass":
+        values.pop("threshold", None)  # of another task that a file told, and the command line took back
+        return None
+    return values.get("threshold") or Value((0.5,), ARCHITECTURE)
 
-    Raises:
-        ExportError: if it cannot be read, or a line is empty.
-    """
-    try:
-        if path.stat().st_size > _MAX_LABELS_BYTES:
-            raise ExportError(f"labels {path} is larger than {_MAX_LABELS_BYTES} bytes; give one label a line")
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise ExportError(f"labels {path}: {error.strerror or error}") from None
-    except UnicodeDecodeError:
-        raise ExportError(f"labels {path} is not UTF-8 text; give one label a line") from None
-    labels = tuple(line.strip() for line in lines)
-    if not labels or not all(labels):
-        number = labels.index("") + 1 if labels else 1
-        raise ExportError(f"labels {path}: line {number} is empty; give one label a line, in the order of the classes")
-    return labels
+
+_BESIDE = (PROCESSOR, CONFIG, CHECKPOINT)
+_OF_INPUT = (COMMAND_LINE, *_BESIDE, ARCHITECTURE)
+# A published checkpoint is known by its digest, which says more than a file beside it.
+_OF_NETWORK = (COMMAND_LINE, CHECKPOINT, CONFIG, ARCHITECTURE)
+
+# An option stands after those that it follows.
+OPTIONS: tuple[Option, ...] = (
+    Option("task", (COMMAND_LINE, CONFIG, ARCHITECTURE)),
+    Option("threshold", (COMMAND_LINE,), _threshold),
+    Option("channels", (COMMAND_LINE,)),
+    Option("crop_pct", (COMMAND_LINE,)),
+    Option("color", _OF_INPUT, _color),
+    Option("resize", _OF_INPUT),
+    Option("interpolation", _OF_INPUT),
+    Option("image_size", _OF_INPUT),
+    Option("scale", _OF_INPUT, _scale),
+    Option("mean", _OF_INPUT, _per_channel("mean")),
+    Option("std", _OF_INPUT, _per_channel("std")),
+    Option("resize_size", (*_BESIDE, ARCHITECTURE), _resize_size),
+    Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, ARCHITECTURE)),
+    Option("labels", (COMMAND_LINE, CONFIG)),
+    Option("positions", _OF_NETWORK),
+    Option("pooling", _OF_NETWORK),
+    Option("transform_input", _OF_NETWORK),
+)

@@ -7,127 +7,107 @@ command line says it instead.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from edgeport_export.source.processor import CONFIG, PROCESSOR, processor_fields, timm_fields
+from edgeport_export.source.resolve import (
+    ARCHITECTURE,
+    CHECKPOINT,
+    INPUT_FIELDS,
+    preprocess_of,
+    resolve,
+    tell_architecture,
+)
 from edgeport_runtime.bundle.contract import TASKS
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.errors import InputError, WeightsError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence, Set
 
-    from edgeport_export.config import ExportConfig
+    from edgeport_export.source.resolve import Told
     from edgeport_models import ModelSpec
     from edgeport_models.weights import Checkpoint, Source
     from edgeport_runtime.bundle.contract import Task
 
-__all__ = [
-    "ARCHITECTURE",
-    "CHECKPOINT",
-    "COMMAND_LINE",
-    "Defaults",
-    "defaults_beside",
-    "labels_beside",
-    "options_beside",
-    "per_channel",
-    "task_beside",
-    "weights_entry",
-]
+__all__ = ["check_labels", "tell_files", "weights_entry"]
 
 _PROBLEMS: dict[str, Task] = {
     "single_label_classification": "multiclass",
     "multi_label_classification": "multilabel",
 }
 _OURS = "edgeport"  # the entry of both files that EdgePort itself writes
-ARCHITECTURE, CHECKPOINT, COMMAND_LINE = "architecture default", "checkpoint", "command line"
-_FIELDS = ("color", "resize", "resize_size", "interpolation", "image_size", "scale", "mean", "std")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Defaults:
-    """The input contract before the command line, and which file, or what else, each of its fields is from."""
-
-    preprocess: PreprocessSpec
-    sources: dict[str, str] = field(default_factory=lambda: dict.fromkeys(_FIELDS, ARCHITECTURE))
-
-    def sources_with(self, config: ExportConfig) -> dict[str, str]:
-        """The sources once the command line's options are put in."""
-        sources = dict(self.sources)
-        for name in _FIELDS:
-            if getattr(config, name, None) is not None:
-                sources[name] = COMMAND_LINE
-        if config.channels is not None:
-            sources["color"] = COMMAND_LINE
-        if any(value is not None for value in (config.crop_pct, config.resize, config.image_size)):
-            sources["resize_size"] = COMMAND_LINE
-        return sources
-
-
-def defaults_beside(default: PreprocessSpec, checkpoint: Checkpoint, config: ExportConfig) -> Defaults:
-    """An architecture's input contract, changed to what a checkpoint and the files beside it tell.
+def tell_files(checkpoint: Checkpoint, spec: ModelSpec, given: Set[str]) -> dict[str, dict[str, Any]]:
+    """What a checkpoint, and the files beside it, tell of the options of ``resolve.OPTIONS``.
 
     Args:
-        default: of the architecture.
         checkpoint: with the content of those files.
-        config: its options are not looked for in the files, so that a file that cannot be used can be overridden.
+        spec: of the network that it is for.
+        given: options on the command line, which are not looked for in the files: a file that cannot be used can be
+            overridden.
 
     Raises:
         WeightsError: naming the file and the key that cannot be used.
     """
+    told: dict[str, dict[str, Any]] = {CHECKPOINT: {}, CONFIG: {}, PROCESSOR: {}}
+    task = None if "task" in given else _task(checkpoint)
+    if task is not None:
+        told[CONFIG]["task"] = task
+    told[CONFIG] |= _options(checkpoint, spec)
+    labels = None if "labels" in given else _labels(checkpoint)
+    if labels is not None:
+        told[CONFIG]["labels"] = labels
+    # Whoever says how the input is normalized says all of it.
+    if spec.published and not given & {"mean", "std"}:
+        digest = sha256_of(checkpoint.source.file)
+        told[CHECKPOINT] |= next((known for start, known in spec.published.items() if digest.startswith(start)), {})
     ours = checkpoint.source.processor.get(_OURS)
     if ours is not None:
         try:
             exact = PreprocessSpec.from_dict(ours if isinstance(ours, dict) else {})
         except InputError as error:
             raise WeightsError(f"{PROCESSOR} of {checkpoint.source.name}: {_OURS}: {error}") from None
-        return Defaults(preprocess=exact, sources=dict.fromkeys(_FIELDS, PROCESSOR))
-    given = {name for name in (*_FIELDS, "channels", "crop_pct") if getattr(config, name, None) is not None}
-    told: dict[str, tuple[Any, str]] = {}
+        told[PROCESSOR] |= {name: getattr(exact, name) for name in INPUT_FIELDS}
+        return told
     if checkpoint.image_size is not None:
-        told["image_size"] = (checkpoint.image_size, CHECKPOINT)
-    for file, fields in (
-        (CONFIG, timm_fields(checkpoint.source.config, given)),
-        (PROCESSOR, processor_fields(checkpoint.source.processor, given)),
-    ):
-        told |= {name: (value, file) for name, value in fields.items()}
-    values = {name: value for name, (value, _) in told.items()}
-    sources = dict.fromkeys(_FIELDS, ARCHITECTURE) | {name: file for name, (_, file) in told.items()}
-    if "resize_size" not in values and {"image_size", "resize"} & set(values):
-        size = values.get("image_size", default.image_size)
-        ratio = 1.0 if values.get("resize") == "none" else default.resize_size / default.image_size
-        values["resize_size"] = math.floor(size * ratio)
-        sources["resize_size"] = sources["resize" if "resize" in values else "image_size"]
-    num_channels = 1 if values.get("color", default.color) == "grey" else 3
-    for name in ("mean", "std"):
-        values[name] = per_channel(values.get(name, getattr(default, name)), num_channels)
+        told[CHECKPOINT]["image_size"] = checkpoint.image_size
+    told[CONFIG] |= timm_fields(checkpoint.source.config, given)
+    told[PROCESSOR] |= processor_fields(checkpoint.source.processor, given)
+    _check_input(checkpoint, spec, told)
+    return told
+
+
+def _check_input(checkpoint: Checkpoint, spec: ModelSpec, told: Told) -> None:
+    """Refuse files whose values do not fit together, before the command line is put in."""
+    files = sorted(place for place, options in told.items() if set(options) & set(INPUT_FIELDS))
     try:
-        return Defaults(preprocess=replace(default, **values), sources=sources)
+        preprocess_of(resolve({ARCHITECTURE: tell_architecture(spec.preprocess), **told}))
     except InputError as error:
-        files = " and ".join(sorted({file for _, file in told.values()}))
-        raise WeightsError(f"{files} of {checkpoint.source.name}: {error}; say it with the input's options") from None
+        where = f"{' and '.join(files)} of {checkpoint.source.name}"
+        raise WeightsError(f"{where}: {error}; set the input's options on the command line instead") from None
 
 
-def per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """One value a channel: grey takes the average over the colours; three colours repeat the grey value."""
-    if len(values) == channels:
-        return tuple(values)
-    return (round(sum(values) / len(values), 6),) * channels
+def check_labels(labels: tuple[str, ...], num_classes: int, source: Source) -> None:
+    """Raise WeightsError unless ``config.json`` has one label per class."""
+    if len(labels) != num_classes:
+        where = f"{CONFIG} of {source.name}: {_labels_key(source.config)}"
+        raise WeightsError(f"{where} has {len(labels)} names, but the model has {num_classes} classes; give --labels")
 
 
-def labels_beside(checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...] | None:
+def _labels_key(config: Mapping[str, Any]) -> str:
+    return "id2label" if "id2label" in config else "label_names"
+
+
+def _labels(checkpoint: Checkpoint) -> tuple[str, ...] | None:
     """Names of the classes in ``config.json``: ``id2label``, or timm's ``label_names``; None if it has none.
 
     ``LABEL_0``, ``LABEL_1`` and so on, which transformers writes where nobody named the classes, count as none.
-
-    Raises:
-        WeightsError: if they are not one text a class.
     """
     config = checkpoint.source.config
-    key = "id2label" if "id2label" in config else "label_names"
+    key = _labels_key(config)
     names = config.get(key)
     if names is None:
         return None
@@ -136,18 +116,16 @@ def labels_beside(checkpoint: Checkpoint, num_classes: int) -> tuple[str, ...] |
         names = {str(i): name for i, name in enumerate(names)}
     if not isinstance(names, dict):
         raise WeightsError(f"{where} is of type {type(names).__name__}, not an object; give --labels")
-    if len(names) != num_classes:
-        raise WeightsError(f"{where} has {len(names)} names, but the model has {num_classes} classes; give --labels")
     labels = []
-    for i in range(num_classes):
+    for i in range(len(names)):
         label = names.get(str(i))
         if not isinstance(label, str) or not label.strip():
             raise WeightsError(f"{where} has no name for class {i}; give --labels")
         labels.append(label.strip())
-    return None if labels == [f"LABEL_{i}" for i in range(num_classes)] else tuple(labels)
+    return None if labels == [f"LABEL_{i}" for i in range(len(labels))] else tuple(labels)
 
 
-def task_beside(checkpoint: Checkpoint) -> Task | None:
+def _task(checkpoint: Checkpoint) -> Task | None:
     """The task that ``config.json`` tells; None if it tells none.
 
     It stands in the entry ``edgeport``, which EdgePort's training writes, or in transformers' ``problem_type``.
@@ -170,7 +148,7 @@ def task_beside(checkpoint: Checkpoint) -> Task | None:
     return task
 
 
-def options_beside(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, str | bool]:
+def _options(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, str | bool]:
     """The architecture's options in the entry ``edgeport`` of ``config.json``; empty without it.
 
     Raises:

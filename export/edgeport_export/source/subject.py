@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
 from edgeport_export.source import user_module
+from edgeport_export.source.labels import read_labels
 from edgeport_export.source.processor import CONFIG
-from edgeport_export.source.resolve import make_contract, read_labels, resolve_preprocess
-from edgeport_export.source.sidecar import (
+from edgeport_export.source.resolve import (
     ARCHITECTURE,
     CHECKPOINT,
     COMMAND_LINE,
-    Defaults,
-    defaults_beside,
-    labels_beside,
-    options_beside,
-    task_beside,
-    weights_entry,
+    INPUT_FIELDS,
+    LABELS_FILE,
+    Value,
+    contract_of,
+    resolve,
+    resolve_preprocess,
+    sources_of,
+    tell_architecture,
+    tell_command_line,
 )
+from edgeport_export.source.sidecar import check_labels, tell_files, weights_entry
 from edgeport_models.tasks import activation
 from edgeport_models.weights import find_weights, init_random, load_checkpoint, read_checkpoint
-from edgeport_runtime.bundle.files import sha256_of
-from edgeport_runtime.errors import InputError, WeightsError
+from edgeport_runtime.errors import ExportError, InputError, WeightsError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -38,6 +41,16 @@ __all__ = ["RANDOM_NOTE", "Subject", "check_options", "find_subject"]
 
 RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 _OWN = "a module of one's own"
+_OWN_INPUT = PreprocessSpec(  # the image size is always given
+    color="rgb",
+    resize="shorter",
+    resize_size=1,
+    interpolation="bilinear",
+    image_size=1,
+    scale="unit",
+    mean=(0.0,) * 3,
+    std=(1.0,) * 3,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +89,8 @@ def check_options(config: ExportConfig) -> None:
     """
     name = config.architecture or ""
     if user_module.is_reference(name):
-        _own_preprocess(config)
+        _check_own(config)
+        resolve_preprocess(_OWN_INPUT, config)
     else:
         spec = find_spec(name)
         try:
@@ -108,36 +122,22 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
     return _named(config)
 
 
-def _own_preprocess(config: ExportConfig) -> PreprocessSpec:
-    """The input contract of a user's own module: the options, over pixels from 0 to 1, the shorter side resized.
-
-    Raises:
-        InputError: if the image size is missing, or an option is not for such a module or contradicts another.
-    """
+def _check_own(config: ExportConfig) -> None:
+    """Raise InputError if the image size is missing, or an option is not for a module of the user's own."""
     foreign = [*config.options, *(["sum_channels"] if config.sum_channels else [])]
     if foreign:
         raise InputError(f"{', '.join(foreign)} is of EdgePort's own architectures, not of a module of your own")
     if config.image_size is None:
         raise InputError("image_size is missing; a module of your own needs --image-size, its input's side in pixels")
-    is_grey = config.channels == 1 or (config.channels is None and config.color == "grey")
-    num_channels = 1 if is_grey else 3
-    default = PreprocessSpec(
-        color="grey" if is_grey else "rgb",
-        resize="shorter",
-        resize_size=config.image_size,
-        interpolation="bilinear",
-        image_size=config.image_size,
-        scale="unit",
-        mean=(0.0,) * num_channels,
-        std=(1.0,) * num_channels,
-    )
-    return resolve_preprocess(default, replace(config, mean=config.mean or default.mean, std=config.std or default.std))
 
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
-    preprocess = _own_preprocess(config)
+    _check_own(config)
+    resolve_preprocess(_OWN_INPUT, config)  # before anything is read
     name = config.architecture or type(module).__name__
-    labels = None if config.labels is None else read_labels(config.labels)
+    command_line = tell_command_line(config)
+    if config.labels is not None:
+        command_line["labels"] = read_labels(config.labels)
     module = user_module.private_copy(module)
     weights: dict[str, Any] = {"source": "module"}
     if config.weights is not None:
@@ -149,34 +149,35 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
         weights = weights_entry(source, layout=None, notes=())
     else:
         weights["sha256"] = user_module.state_digest(module)
+    defaults = tell_architecture(_OWN_INPUT)
+    preprocess = resolve_preprocess(_OWN_INPUT, config)
     num_outputs = user_module.num_outputs_of(
         module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     )
     if config.task == "binary" and num_outputs != 1:
         raise InputError(f"{name} gives {num_outputs} logits, but a binary task has one; two are --task multiclass")
-    num_classes = 2 if config.task == "binary" else num_outputs
-    if config.num_classes not in (None, num_classes):
-        raise InputError(f"num_classes is {config.num_classes}, but {name} gives {num_classes}")
-    contract = make_contract(config, num_classes=num_classes, labels=labels, preprocess=preprocess)
-    sources = Defaults(preprocess=preprocess).sources_with(config)
+    defaults["num_classes"] = 2 if config.task == "binary" else num_outputs
+    if config.num_classes not in (None, defaults["num_classes"]):
+        raise InputError(f"num_classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
+    values = resolve({ARCHITECTURE: defaults, COMMAND_LINE: command_line})
+    contract = _contract(values, config)
+    sources = sources_of(values, *INPUT_FIELDS)
     return _subject(module, contract, name=name, source=_OWN, weights=weights, sources=sources, options={})
 
 
 def _named(config: ExportConfig) -> Subject:
     spec = find_spec(config.architecture or "")
     checkpoint = None if config.weights is None else read_checkpoint(config.weights, architecture=spec.name)
-    defaults = Defaults(preprocess=spec.preprocess)
-    if checkpoint is not None:
-        defaults = defaults_beside(spec.preprocess, checkpoint, config)
-    config, task_source = _with_task(config, checkpoint)
-    options, option_sources = _options(config, spec, checkpoint)
-    preprocess = resolve_preprocess(defaults.preprocess, config)
-    classes = _resolve_classes(config, spec, checkpoint)
-    contract = make_contract(config, num_classes=classes.number, labels=classes.labels, preprocess=preprocess)
-    channels, size = preprocess.num_channels, preprocess.image_size
-    torch.manual_seed(config.seed)
+    values = resolve(_tell(config, spec, checkpoint))
+    if checkpoint is not None and "labels" in values and values["labels"].source == CONFIG:
+        check_labels(values["labels"].value, values["num_classes"].value, checkpoint.source)
+    contract = _contract(values, config)
+    options = {name: values[name].value for name in OPTIONS if name in values}
+    channels, size = contract.preprocess.num_channels, contract.preprocess.image_size
     try:
-        module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size, **options)
+        with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
+            torch.manual_seed(config.seed)
+            module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size, **options)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
     if checkpoint is None:
@@ -191,62 +192,36 @@ def _named(config: ExportConfig) -> Subject:
         name=spec.name,
         source=spec.source,
         weights=weights,
-        sources={"task": task_source, **defaults.sources_with(config), **classes.sources, **option_sources},
+        sources=sources_of(values, "task", *INPUT_FIELDS, "num_classes", "labels", *OPTIONS),
         options=options,
     )
 
 
-def _with_task(config: ExportConfig, checkpoint: Checkpoint | None) -> tuple[ExportConfig, str]:
-    """The configuration with a task, and what gave it: the command line, the weights, or the default."""
-    if config.task is not None:
-        return config, COMMAND_LINE
-    beside = None if checkpoint is None else task_beside(checkpoint)
-    return (config, ARCHITECTURE) if beside is None else (replace(config, task=beside), CONFIG)
-
-
-def _options(
-    config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None
-) -> tuple[dict[str, str | bool], dict[str, str]]:
-    """The architecture's choices and what gave each: the command line, the weights, or the default."""
+def _tell(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, dict[str, Any]]:
+    """What each place tells of a network of ours."""
     options = {name: spec.options[name][0] for name in OPTIONS if name in spec.options}
-    sources = dict.fromkeys(options, ARCHITECTURE)
+    told = {COMMAND_LINE: tell_command_line(config), ARCHITECTURE: tell_architecture(spec.preprocess, **options)}
+    if config.labels is not None:
+        told[COMMAND_LINE]["labels"] = read_labels(config.labels)
     if checkpoint is not None:
-        beside = options_beside(checkpoint, spec)
-        options, sources = options | beside, sources | dict.fromkeys(beside, CONFIG)
-        # Whoever says how the input is normalized says all of it.
-        if spec.published and config.mean is None and config.std is None:
-            digest = sha256_of(checkpoint.source.file)
-            known = next((told for start, told in spec.published.items() if digest.startswith(start)), {})
-            options, sources = options | dict(known), sources | dict.fromkeys(known, CHECKPOINT)
-    return options | config.options, sources | dict.fromkeys(config.options, COMMAND_LINE)
-
-
-class _Classes(NamedTuple):
-    number: int
-    labels: tuple[str, ...] | None
-    sources: dict[str, str]
-
-
-def _resolve_classes(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> _Classes:
-    labels = None if config.labels is None else read_labels(config.labels)
-    sources = {} if labels is None else {"labels": COMMAND_LINE}
+        told |= tell_files(checkpoint, spec, set(told[COMMAND_LINE]))
     rows = None if checkpoint is None else checkpoint.num_classes(spec)
-    if config.task == "binary":
+    is_binary = resolve(told)["task"].value == "binary"
+    if is_binary:
         _check_binary(config, rows)
-        count, sources["num_classes"] = 2, ARCHITECTURE if rows is None else CHECKPOINT
-    elif config.num_classes is not None:
-        count, sources["num_classes"] = config.num_classes, COMMAND_LINE
-    elif rows is not None:
-        count, sources["num_classes"] = rows, CHECKPOINT
-    elif labels is not None:
-        count, sources["num_classes"] = len(labels), COMMAND_LINE
-    else:
-        count, sources["num_classes"] = spec.num_classes, ARCHITECTURE
-    if labels is None and checkpoint is not None:
-        labels = labels_beside(checkpoint, count)
-        if labels is not None:
-            sources["labels"] = CONFIG
-    return _Classes(count, labels, sources)
+    told[ARCHITECTURE]["num_classes"] = 2 if is_binary else spec.num_classes
+    if rows is not None:
+        told[CHECKPOINT]["num_classes"] = 2 if is_binary else rows
+    if config.labels is not None and not is_binary:
+        told[LABELS_FILE] = {"num_classes": len(told[COMMAND_LINE]["labels"])}
+    return told
+
+
+def _contract(values: dict[str, Value], config: ExportConfig) -> Contract:
+    num_classes, labels = values["num_classes"].value, values.get("labels")
+    if labels is not None and len(labels.value) != num_classes:
+        raise ExportError(f"{config.labels} holds {len(labels.value)} labels, but the model has {num_classes} classes")
+    return contract_of(values, config)
 
 
 def _check_binary(config: ExportConfig, rows: int | None) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CONTRACT_KEY",
     "MANIFEST_NAME",
+    "QUANTIZATION_KEY",
     "SCHEMA_VERSION",
     "DataFile",
     "Golden",
@@ -41,6 +42,8 @@ SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 CONTRACT_KEY = "edgeport.contract"
 """Key of the contract's JSON in the ``metadata_props`` of every ``.onnx`` file."""
+QUANTIZATION_KEY = "edgeport.quantization"
+"""Key of the ``scheme`` and ``target``, as JSON, in that of every quantized one."""
 
 _MAX_MANIFEST_BYTES = 16 * 2**20
 

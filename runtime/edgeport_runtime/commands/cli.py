@@ -211,7 +211,8 @@ def _info(args: argparse.Namespace) -> int:
             details = variant.quantization
             print(f"quantized      {variant.name}: {details['scheme']}, relative L2 {details.get('relative_l2')}")
     for stage in manifest.parity:
-        print(f"parity         {stage['stage']}: relative L2 {stage.get('relative_l2')}")
+        told = f"skipped: {stage['skipped']}" if "skipped" in stage else f"relative L2 {stage.get('relative_l2')}"
+        print(f"parity         {stage['stage']}: {told}")
     versions = dict(manifest.provenance)
     by_source: dict[str, list[str]] = {}
     for name, source in versions.pop("sources", {}).items():
@@ -246,7 +247,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     from edgeport_runtime.tuning.tune import tune
 
-    show = (lambda done, total: _show_count(done, total, "turns")) if sys.stderr.isatty() else None
+    show = (lambda done, total: _show_count(done, total, "contenders")) if sys.stderr.isatty() else None
     findings, file = tune(Path(args.bundle), batch=args.batch, on_progress=show)
     if args.json:
         _print_json({**findings, "file": None if file is None else str(file)})

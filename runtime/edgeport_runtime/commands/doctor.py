@@ -4,25 +4,17 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
+from importlib.metadata import packages_distributions
 from typing import Any
 
 from edgeport_runtime.engine.machine import available_cpus, describe_machine, instruction_sets
+from edgeport_runtime.engine.packages import ENGINES, versions_of
 from edgeport_runtime.engine.providers import PROVIDERS, unusable
 from edgeport_runtime.errors import SessionError
 from edgeport_runtime.loading.cache import cache_folder
 
 __all__ = ["diagnose"]
 
-_PACKAGES = (
-    "edgeport",
-    "numpy",
-    "pillow",
-    "onnxruntime",
-    "onnxruntime-ep-openvino",
-    "onnxruntime-ep-webgpu",
-    "openvino",
-)
 _EXTENSIONS = ("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimddp", "i8mm")
 
 
@@ -46,7 +38,7 @@ def diagnose() -> dict[str, Any]:
         "python": platform.python_version(),
         "instruction_sets": None if sets is None else [name for name in _EXTENSIONS if name in sets],
         "cpus": {"machine": os.cpu_count(), "allowed": available_cpus()},
-        "packages": {name: version for name in _PACKAGES if (version := _version(name)) is not None},
+        "packages": versions_of(("edgeport", "numpy", "pillow", *ENGINES)),
         "devices": devices,
         "cache": {"folder": str(cache_folder()), "size_bytes": _size_of_cache()},
         "problems": problems,
@@ -65,10 +57,3 @@ def _clashes() -> list[str]:
 
 def _size_of_cache() -> int:
     return sum(path.lstat().st_size for path in cache_folder().rglob("*"))
-
-
-def _version(name: str) -> str | None:
-    try:
-        return distribution(name).version
-    except PackageNotFoundError:
-        return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from edgeport_runtime.bundle.files import bundle_file
 from edgeport_runtime.bundle.manifest import MANIFEST_NAME
 from edgeport_runtime.engine.machine import describe_machine, instruction_sets
+from edgeport_runtime.engine.packages import ENGINES, versions_of
 from edgeport_runtime.loading.choice import read_json
 
 if TYPE_CHECKING:
@@ -36,18 +37,6 @@ __all__ = [
 PREPARED_MODEL, PREPARED_RECORD = "model.onnx", "prepared.json"
 _MAX_THREADS = 4096
 _HALF_WRITTEN_S = 3600  # younger ones may be another process's at work
-
-_PACKAGES = (
-    "edgeport",
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-qnn",
-    "openvino",
-    "onnxruntime-ep-openvino",
-    "onnxruntime-ep-webgpu",
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,14 +163,7 @@ def _start(bundle: Path) -> str:
 
 
 def _name(start: str) -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    versions: dict[str, str | None] = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = version(package)
-        except PackageNotFoundError:
-            versions[package] = None
+    versions = versions_of(("edgeport", *ENGINES))
     machine = [describe_machine(), sorted(instruction_sets() or ())]
     parts = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()) for part in (machine, versions))
     return "-".join([start, *(part.hexdigest()[:16] for part in parts)])

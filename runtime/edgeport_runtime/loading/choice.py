@@ -8,20 +8,30 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.engine.machine import describe_machine, instruction_sets, is_x86
 from edgeport_runtime.engine.providers import CPU
+from edgeport_runtime.engine.saturation import adds_in_16_bits, has_vnni
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from edgeport_runtime.bundle.manifest import Manifest, Variant
     from edgeport_runtime.engine.providers import Provider
 
-__all__ = ["MEASUREMENTS_NAME", "Choice", "choose_variant", "read_json", "saturates"]
+__all__ = [
+    "MEASUREMENTS_NAME",
+    "Choice",
+    "check_saturation",
+    "choose_variant",
+    "exact_variant",
+    "is_dynamic",
+    "read_json",
+    "saturates",
+]
 
 MEASUREMENTS_NAME = "measurements.json"
 _MAX_JSON_BYTES = 2**20
 _OPENVINO = "int8-openvino"
-_VNNI = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
 
 class Choice(NamedTuple):
@@ -32,7 +42,7 @@ class Choice(NamedTuple):
 
 
 def choose_variant(manifest: Manifest, name: str, *, bundle: Path, provider: Provider) -> Choice:
-    """The variant to load.
+    """The variant that a user asks for.
 
     Args:
         manifest: of the bundle.
@@ -50,26 +60,46 @@ def choose_variant(manifest: Manifest, name: str, *, bundle: Path, provider: Pro
         return _automatic(variants, bundle, provider)
     if name == "int8":
         return _best_int8(variants, provider)
+    return exact_variant(manifest, name, provider=provider)
+
+
+def exact_variant(manifest: Manifest, name: str, *, provider: Provider) -> Choice:
+    """The variant of that very name; what measures or compares a file must not be given another.
+
+    Raises:
+        InputError: as :func:`choose_variant`.
+    """
+    variants = {variant.name: variant for variant in manifest.variants}
     if name not in variants:
         raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(variants)}")
-    if saturates(variants[name], provider):
-        raise InputError(_saturation(name))
+    check_saturation(variants[name].quantization, provider, name=f"variant {name!r}")
     return Choice(variants[name], "asked for")
 
 
-def saturates(variant: Variant, provider: Provider) -> bool:
-    """True if products of the variant's int8 arithmetic could overflow the 16 bits that this processor adds them in."""
-    sets = instruction_sets()
-    if provider.ort_name != CPU.ort_name or not is_x86() or sets is None or sets & _VNNI:
+def is_dynamic(quantization: Mapping[str, Any] | None) -> bool:
+    """True if the ranges of values are taken from each call's input, and so from all of its images together."""
+    return (quantization or {}).get("scheme") == "dynamic"
+
+
+def saturates(quantization: Mapping[str, Any] | None, provider: Provider) -> bool:
+    """True if products of a variant's int8 arithmetic could overflow the 16 bits that this processor adds them in.
+
+    Args:
+        quantization: as the manifest and the model's metadata describe it; None for float models.
+        provider: what the variant is to run on.
+    """
+    if provider.ort_name != CPU.ort_name or (quantization or {}).get("target") not in ("cpu", "openvino"):
         return False
-    return (variant.quantization or {}).get("target") in ("cpu", "openvino")
+    return adds_in_16_bits()
 
 
-def _saturation(name: str) -> str:
-    return (
-        f"variant {name!r} could saturate on this processor, which has no VNNI and no AMX instructions; "
-        "export one for it with --target cpu-avx2"
-    )
+def check_saturation(quantization: Mapping[str, Any] | None, provider: Provider, *, name: str) -> None:
+    """Raise InputError if :func:`saturates`; the message begins with ``name``."""
+    if saturates(quantization, provider):
+        raise InputError(
+            f"{name} could saturate on this processor, which has no VNNI and no AMX instructions; "
+            "export one for it with --target cpu-avx2"
+        )
 
 
 def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
@@ -82,10 +112,10 @@ def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
     order += [name for name in variants if name.startswith("int8-") and name != "int8-weights"]
     present = [name for name in order if name in variants]
     for name in present:
-        if not saturates(variants[name], provider):
+        if not saturates(variants[name].quantization, provider):
             return Choice(variants[name], f"the int8 variant for {provider.device} here")
     if present:
-        raise InputError(_saturation(present[0]))
+        check_saturation(variants[present[0]].quantization, provider, name=f"variant {present[0]!r}")
     raise InputError(f"unknown variant 'int8'; this bundle has {', '.join(variants)}")
 
 
@@ -100,7 +130,7 @@ def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -
         faster = {
             name: time
             for name, entry in measured["variants"].items()
-            if name in variants and entry.get("is_faster") and not saturates(variants[name], provider)
+            if name in variants and entry.get("is_faster") and not saturates(variants[name].quantization, provider)
             if math.isfinite(time := float(entry["latency_ms"]))
         }
         is_here = measured["machine"] == describe_machine()
@@ -119,12 +149,10 @@ def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -
 
 def _suits(variant: Variant) -> bool:
     """True if this processor is known to have the instructions that an int8 variant is made for."""
-    sets, target = instruction_sets(), (variant.quantization or {}).get("target")
-    if sets is None:
-        return False
+    target = (variant.quantization or {}).get("target")
     if target == "arm64":
-        return bool(sets & {"asimddp", "i8mm"})
-    return is_x86() and target in ("cpu", "openvino") and bool(sets & _VNNI)
+        return bool((instruction_sets() or frozenset()) & {"asimddp", "i8mm"})
+    return target in ("cpu", "openvino") and has_vnni()
 
 
 def read_json(path: Path) -> Any:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.bundle.files import bundle_file, sha256_of
-from edgeport_runtime.bundle.manifest import CONTRACT_KEY, Manifest, Variant, load_manifest
+from edgeport_runtime.bundle.manifest import CONTRACT_KEY, QUANTIZATION_KEY, Manifest, Variant, load_manifest
+from edgeport_runtime.bundle.schema import expect_object
 from edgeport_runtime.engine.providers import CPU, PROVIDERS, select_device, unusable
 from edgeport_runtime.engine.session import Session
 from edgeport_runtime.errors import DeviceError, InputError, ManifestError, SessionError
 from edgeport_runtime.loading.cache import find_prepared, find_tuned
-from edgeport_runtime.loading.choice import choose_variant, saturates
+from edgeport_runtime.loading.choice import check_saturation, choose_variant, exact_variant, is_dynamic, saturates
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +40,7 @@ class LoadedModel(NamedTuple):
         variant: the one in use; None for a lone ``.onnx``.
         provider: what it runs on.
         reasons: why this device and this variant.
+        has_dynamic_ranges: an image's outputs depend on the others of its call.
     """
 
     session: Session
@@ -47,16 +50,22 @@ class LoadedModel(NamedTuple):
     variant: Variant | None
     provider: Provider
     reasons: tuple[str, ...]
+    has_dynamic_ranges: bool
 
 
-def load_model(path: Path, *, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
-    """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``."""
+def load_model(
+    path: Path, *, device: str, variant: str, settings: SessionSettings, is_exact: bool = False
+) -> LoadedModel:
+    """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``.
+
+    With ``is_exact`` the variant is the one of that very name: ``int8`` is then no more than a file.
+    """
     threads = settings.threads
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
         raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
     if not path.exists():
         raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
-    load = _load_bundle if path.is_dir() else _load_file
+    load = functools.partial(_load_bundle, is_exact=is_exact) if path.is_dir() else _load_file
     try:
         return load(path, device, variant, settings)
     except DeviceError as error:
@@ -67,9 +76,9 @@ def load_model(path: Path, *, device: str, variant: str, settings: SessionSettin
         return model._replace(reasons=(f"not as chosen: {error}", *model.reasons))
 
 
-def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
+def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings, *, is_exact: bool) -> LoadedModel:
     manifest = load_manifest(path)
-    provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant)
+    provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant, is_exact=is_exact)
     settings = settings_of(chosen, manifest.contract, replace(settings, threads=settings.threads or tuned_threads))
 
     def reopen(settings: SessionSettings) -> Session:
@@ -77,7 +86,9 @@ def _load_bundle(path: Path, device: str, variant: str, settings: SessionSetting
 
     session = reopen(settings)
     _check_graph(session, manifest.contract)
-    return LoadedModel(session, reopen, manifest.contract, manifest, chosen, provider, reasons)
+    return LoadedModel(
+        session, reopen, manifest.contract, manifest, chosen, provider, reasons, is_dynamic(chosen.quantization)
+    )
 
 
 def _load_file(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
@@ -89,9 +100,11 @@ def _load_file(path: Path, device: str, variant: str, settings: SessionSettings)
         return Session(path, provider=provider, settings=settings)
 
     session = reopen(settings)
-    contract = _embedded_contract(session, path)
+    contract = Contract.from_dict(_embedded(session, CONTRACT_KEY))
     _check_graph(session, contract)
-    return LoadedModel(session, reopen, contract, None, None, provider, reasons)
+    quantization = _embedded(session, QUANTIZATION_KEY) if QUANTIZATION_KEY in session.metadata else None
+    check_saturation(quantization, provider, name=str(path))
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization))
 
 
 def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
@@ -105,17 +118,21 @@ def settings_of(variant: Variant, contract: Contract, settings: SessionSettings)
 
 
 def _select(
-    path: Path, manifest: Manifest, device: str, variant: str
+    path: Path, manifest: Manifest, device: str, variant: str, *, is_exact: bool
 ) -> tuple[Provider, Variant, int | None, tuple[str, ...]]:
     """Device, variant, number of threads and the reasons: as tuned where that is what was asked for, else by rule."""
     tuned = find_tuned(path) if "auto" in (device, variant) else None
     if tuned is not None and device in ("auto", tuned.device) and variant in ("auto", tuned.variant):
         found = next((known for known in manifest.variants if known.name == tuned.variant), None)
         usable = next((p for p in PROVIDERS if p.device == tuned.device and unusable(p) is None), None)
-        if found is not None and usable is not None and not saturates(found, usable):
+        if found is not None and usable is not None and not saturates(found.quantization, usable):
             return usable, found, tuned.threads, ("run-model tune found this to be the fastest here",)
     provider, reasons = select_device(device)
-    chosen, reason = choose_variant(manifest, variant, bundle=path, provider=provider)
+    chosen, reason = (
+        exact_variant(manifest, variant, provider=provider)
+        if is_exact
+        else choose_variant(manifest, variant, bundle=path, provider=provider)
+    )
     return provider, chosen, None, (*reasons, f"{chosen.name}: {reason}")
 
 
@@ -144,15 +161,15 @@ def check_digests(bundle: Path, variant: Variant) -> None:
             raise ManifestError(f"{name} is not the file that was exported (its sha256 differs); copy the bundle again")
 
 
-def _embedded_contract(session: Session, path: Path) -> Contract:
-    text = session.metadata.get(CONTRACT_KEY)
+def _embedded(session: Session, key: str) -> dict[str, Any]:
+    """An object of JSON in a model's metadata."""
+    text = session.metadata.get(key)
     if text is None:
-        raise ManifestError(f"{path} was not written by EdgePort: its metadata has no {CONTRACT_KEY}")
+        raise ManifestError(f"{session.path} was not written by EdgePort: its metadata has no {key}")
     try:
-        data = json.loads(text)
+        return expect_object(json.loads(text), key)
     except (ValueError, RecursionError) as error:
-        raise ManifestError(f"{path}: {CONTRACT_KEY} is not JSON: {error}") from None
-    return Contract.from_dict(data)
+        raise ManifestError(f"{session.path}: {key} is not JSON: {error}") from None
 
 
 def _check_graph(session: Session, contract: Contract) -> None:

@@ -82,7 +82,7 @@ def _load(
     for device in devices:
         for name in variants:
             try:
-                loaded[f"{name} on {device}"] = Classifier.load(bundle, variant=name, device=device)
+                loaded[f"{name} on {device}"] = Classifier.load_exactly(bundle, variant=name, device=device)
             except EdgeportError as error:
                 excluded[f"{name} on {device}"] = str(error)
     if not loaded:

@@ -9,10 +9,8 @@ import json
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
+from typing import Any
 
 __all__ = ["measure_process"]
 
@@ -46,7 +44,9 @@ def _main(bundle: str, variant: str, device: str, batch: str, low_memory: str) -
     from edgeport_runtime.engine.machine import peak_memory_bytes, private_memory_bytes
 
     is_low = low_memory == "1"
-    with Classifier.load(bundle, variant=variant, device=device, spin=False, low_memory=is_low) as classifier:
+    with Classifier.load_exactly(
+        Path(bundle), variant=variant, device=device, spin=False, low_memory=is_low
+    ) as classifier:
         spec = classifier.contract.preprocess
         classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
         told = {"done": time.time(), "peak_bytes": peak_memory_bytes(), "private_bytes": private_memory_bytes()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import shutil
@@ -11,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeport_runtime.accuracy.golden import check
 from edgeport_runtime.bundle.manifest import load_manifest
+from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import available_cpus, describe_machine
 from edgeport_runtime.engine.providers import CPU, PROVIDERS, unusable
 from edgeport_runtime.engine.session import SessionSettings
@@ -20,13 +23,16 @@ from edgeport_runtime.loading.cache import Tuned, findings_file, new_cache_path,
 from edgeport_runtime.loading.choice import saturates
 from edgeport_runtime.loading.load import settings_of
 from edgeport_runtime.tuning.prepared import prepare
+from edgeport_runtime.tuning.timing import time_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from edgeport_runtime.bundle.contract import Contract
-    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.bundle.manifest import Manifest
 
 __all__ = ["tune"]
 
@@ -38,12 +44,13 @@ def tune(
 ) -> tuple[dict[str, Any], Path | None]:
     """Time every variant on every usable device with several numbers of threads, and remember the fastest.
 
-    Only what gives PyTorch's decisions and outputs for the golden images on this device takes part.
+    Only what gives PyTorch's decisions and outputs for the golden images on this device takes part. Two models are in
+    memory at most: a contender, and the fastest so far.
 
     Args:
         bundle: the folder.
         batch: images a call by which the fastest is chosen; a bundle with a fixed batch is timed with that.
-        on_progress: called with (done, all) turns.
+        on_progress: called with (done, all) contenders.
 
     Returns:
         The findings as JSON types (``winner``, ``contenders`` with ``latency_ms`` at that batch, fastest first,
@@ -57,69 +64,103 @@ def tune(
     """
     manifest = load_manifest(bundle)
     excluded: dict[str, str] = {}
-    contenders = _load_contenders(bundle, excluded)
+    batch = manifest.contract.batch or batch
+    contest = _Contest(_blank_input(manifest.contract, batch))
+    candidates = _candidates(manifest, excluded)
     try:
-        findings = _time(manifest.contract, contenders, batch, on_progress)
+        for done, tuned in enumerate(candidates):
+            classifier = _load(bundle, tuned, excluded)
+            if classifier is not None:
+                contest.enter(tuned, classifier)
+            if on_progress is not None:
+                on_progress(done + 1, len(candidates))
     finally:
-        for classifier in contenders.values():
-            classifier.close()
-    findings |= {"excluded": excluded, "prepared": None, "machine": describe_machine()}
+        contest.close()
+    if not contest.latencies_ms:
+        raise InputError(f"no variant of {bundle} runs and passes here: {'; '.join(excluded.values())}")
+    order = sorted(contest.latencies_ms, key=lambda tuned: contest.latencies_ms[tuned])
+    findings = {
+        "batch": batch,
+        "winner": _fields(order[0]),
+        "contenders": [{**_fields(tuned), "latency_ms": round(contest.latencies_ms[tuned], 4)} for tuned in order],
+        "excluded": excluded,
+        "prepared": None,
+        "machine": describe_machine(),
+    }
     return findings, _remember(bundle, findings)
 
 
-def _time(
-    contract: Contract,
-    contenders: dict[Tuned, Classifier],
-    batch: int,
-    on_progress: Callable[[int, int], None] | None,
-) -> dict[str, Any]:
-    from edgeport_runtime.tuning.timing import time_in_turn
+class _Contest:
+    """The fastest so far against one challenger after another: two models are in memory at most.
 
-    spec, batch = contract.preprocess, contract.batch or batch
-    x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
-    names = {_name(tuned): tuned for tuned in contenders}
-    calls = {_name(tuned): (lambda c=classifier: c.outputs(x_BCHW)) for tuned, classifier in contenders.items()}
-    times = time_in_turn(calls, rounds=_ROUNDS, on_progress=on_progress)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    order = sorted(medians, key=lambda name: medians[name])
-    return {
-        "batch": batch,
-        "winner": _fields(names[order[0]]),
-        "contenders": [{**_fields(names[name]), "latency_ms": round(medians[name], 4)} for name in order],
-    }
+    Attributes:
+        latencies_ms: of each that entered. What was timed at another time was timed at another speed of the machine:
+            the first one's median is as measured, the others follow from the ratios of their turns with the fastest.
+    """
+
+    def __init__(self, x_BCHW: NDArray[np.float32]) -> None:
+        self._x_BCHW = x_BCHW
+        self._best: tuple[Tuned, Classifier] | None = None
+        self.latencies_ms: dict[Tuned, float] = {}
+
+    def enter(self, tuned: Tuned, classifier: Classifier) -> None:
+        """Time a challenger in turn with the fastest, and keep the faster of the two; the other is closed."""
+        entrants = [(tuned, classifier)] if self._best is None else [self._best, (tuned, classifier)]
+        calls = {_name(name): functools.partial(one.outputs, self._x_BCHW) for name, one in entrants}
+        times = time_in_turn(calls, rounds=_ROUNDS)
+        median_ms = statistics.median(times[_name(tuned)])
+        if self._best is None:
+            self._best, self.latencies_ms[tuned] = (tuned, classifier), median_ms
+            return
+        best, loser = self._best[0], classifier
+        ratio = median_ms / statistics.median(times[_name(best)])
+        self.latencies_ms[tuned] = ratio * self.latencies_ms[best]
+        if ratio < 1:
+            loser, self._best = self._best[1], (tuned, classifier)
+        loser.close()
+
+    def close(self) -> None:
+        """Free the fastest."""
+        if self._best is not None:
+            self._best[1].close()
 
 
-def _load_contenders(bundle: Path, excluded: dict[str, str]) -> dict[Tuned, Classifier]:
-    from edgeport_runtime.accuracy.golden import check
-    from edgeport_runtime.classifier import Classifier
+def _blank_input(contract: Contract, batch: int) -> NDArray[np.float32]:
+    spec = contract.preprocess
+    return np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
 
-    contenders: dict[Tuned, Classifier] = {}
+
+def _candidates(manifest: Manifest, excluded: dict[str, str]) -> list[Tuned]:
+    """Every variant on every usable device, on the CPU with several numbers of threads."""
+    found = []
     for provider in PROVIDERS:
         reason = unusable(provider)
         if reason is not None:
             excluded[provider.device] = reason
             continue
-        for variant in load_manifest(bundle).variants:
-            if saturates(variant, provider):
+        for variant in manifest.variants:
+            if saturates(variant.quantization, provider):
                 excluded[f"{variant.name} on {provider.device}"] = "its int8 arithmetic could saturate here"
                 continue
-            for threads in _thread_counts() if provider == CPU else (None,):
-                tuned = Tuned(variant=variant.name, device=provider.device, threads=threads)
-                try:
-                    classifier = Classifier.load(bundle, device=tuned.device, variant=tuned.variant, threads=threads)
-                    check(classifier, bundle)
-                except ManifestError:
-                    raise
-                except EdgeportError as error:
-                    excluded[_name(tuned)] = str(error)
-                    continue
-                contenders[tuned] = classifier
-    if not contenders:
-        raise InputError(f"no variant of {bundle} runs and passes here: {'; '.join(excluded.values())}")
-    return contenders
+            counts = _thread_counts() if provider == CPU else [None]
+            found += [Tuned(variant=variant.name, device=provider.device, threads=threads) for threads in counts]
+    return found
 
 
-def _thread_counts() -> list[int]:
+def _load(bundle: Path, tuned: Tuned, excluded: dict[str, str]) -> Classifier | None:
+    """The contender, if it loads and gives PyTorch's answers."""
+    try:
+        classifier = Classifier.load_exactly(bundle, variant=tuned.variant, device=tuned.device, threads=tuned.threads)
+        check(classifier, bundle)
+    except ManifestError:
+        raise
+    except EdgeportError as error:
+        excluded[_name(tuned)] = str(error)
+        return None
+    return classifier
+
+
+def _thread_counts() -> list[int | None]:
     """Powers of two, and all processors."""
     allowed = available_cpus()
     return sorted({allowed, *(2**i for i in range(allowed.bit_length()) if 2**i < allowed)})

@@ -155,7 +155,7 @@ def predict(session, path, top_k=5):
     """The most probable classes of an image file, best first; of a binary model the decided class first."""
     x = preprocess(path)
     if BATCH is not None:
-        x = np.concatenate([x, np.zeros((BATCH - 1, *x.shape[1:]), np.float32)])
+        x = np.repeat(x, BATCH, axis=0)  # nothing else may have a part in the ranges of its values
     outputs = session.run([OUTPUT], {"image": x})[0][0]
     if not np.isfinite(outputs).all():
         raise ValueError("the model gave NaN or infinite values")
