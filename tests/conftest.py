@@ -50,6 +50,24 @@ def peer() -> Callable[[str], Path]:
     return lambda name: _require(ROOT / ".peers" / name, "run: make .peers/.installed .peers/edge/.installed")
 
 
+@pytest.fixture
+def processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Pretend to run on another processor: its instructions (None: the system does not tell), architecture, and sums.
+
+    ``is_exact`` is what a product of 8-bit values would show: False where pairs of products saturate.
+    """
+    from edgeport_runtime.engine import machine, saturation
+
+    def pretend(instructions: str | None, *, architecture: str = "x86_64", is_exact: bool = True) -> None:
+        cpuinfo = tmp_path / "cpuinfo"
+        cpuinfo.write_text("" if instructions is None else f"model name : pretended\nflags : {instructions}\n")
+        monkeypatch.setattr(machine, "_CPUINFO", cpuinfo)
+        monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
+        monkeypatch.setattr(saturation, "_probe_saturates", lambda: not is_exact)
+
+    return pretend
+
+
 @pytest.fixture(scope="session")
 def resnet20(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
     """A bundle of the trained CIFAR-10 ResNet-20, with labels, exported once a session."""

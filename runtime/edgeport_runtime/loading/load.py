@@ -20,7 +20,7 @@ from edgeport_runtime.loading.cache import find_prepared, find_tuned
 from edgeport_runtime.loading.choice import check_saturation, choose_variant, exact_variant, is_dynamic, saturates
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from edgeport_runtime.engine.providers import Provider
@@ -104,6 +104,8 @@ def _load_file(path: Path, device: str, variant: str, settings: SessionSettings)
     _check_graph(session, contract)
     quantization = _embedded(session, QUANTIZATION_KEY) if QUANTIZATION_KEY in session.metadata else None
     check_saturation(quantization, provider, name=str(path))
+    if _stores_weights_only(quantization):
+        session = reopen(replace(settings, unpack_weights=True))  # only the open file could tell
     return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization))
 
 
@@ -111,10 +113,14 @@ def settings_of(variant: Variant, contract: Contract, settings: SessionSettings)
     """The settings with what the variant needs and allows."""
     return replace(
         settings,
-        unpack_weights=(variant.quantization or {}).get("scheme") == "weights only",
+        unpack_weights=_stores_weights_only(variant.quantization),
         keeps_float32=variant.precision.endswith("float32"),
         is_replayed=contract.batch is not None and variant.precision in ("float32", "float16"),
     )
+
+
+def _stores_weights_only(quantization: Mapping[str, Any] | None) -> bool:
+    return (quantization or {}).get("scheme") == "weights only"
 
 
 def _select(

@@ -19,7 +19,6 @@ from edgeport_runtime.commands import doctor
 from edgeport_runtime.commands.cli import main
 from edgeport_runtime.engine import providers
 from edgeport_runtime.engine.providers import PROVIDERS, Provider, select_device, unusable
-from edgeport_runtime.loading import choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,23 +157,31 @@ def int8(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(ExportConfig(architecture="lenet5", output=output, target=("cpu", "cpu-avx2"))).path
 
 
-def test_int8_never_runs_where_it_could_saturate(int8: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_int8_never_runs_where_it_could_saturate(int8: Path, tmp_path: Path, processor: Callable[..., None]) -> None:
     alone = export(
         ExportConfig(
             architecture="lenet5", output=tmp_path / "alone", target=("cpu", "openvino"), calibration="builtin"
         )
     ).path
-    monkeypatch.setattr(choice, "is_x86", lambda: True)
-    for sets, expected in (({"avx2", "avx512_vnni"}, "int8"), ({"avx2"}, "int8-avx2")):
-        monkeypatch.setattr(choice, "instruction_sets", lambda sets=sets: frozenset(sets))
+    for sets, is_exact, expected in (
+        ("avx2 avx512_vnni", False, "int8"),
+        ("avx2", True, "int8-avx2"),
+        (None, True, "int8"),  # the system does not tell: what products give decides
+        (None, False, "int8-avx2"),
+    ):
+        processor(sets, is_exact=is_exact)
         with Classifier.load(int8, variant="int8") as classifier:
             assert classifier.variant is not None
             assert classifier.variant.name == expected
     for name in ("int8", "int8-openvino"):
         with pytest.raises(InputError, match=rf"'{name}' could saturate on this processor.*--target cpu-avx2"):
             Classifier.load(alone, variant=name)
-    monkeypatch.setattr(choice, "is_x86", lambda: False)
+        with pytest.raises(InputError, match=rf"model.{name}.onnx could saturate on this processor.*--target cpu-avx2"):
+            Classifier.load(alone / f"model.{name}.onnx")
+    Classifier.load(int8 / "model.int8-avx2.onnx").close()
+    processor("asimddp", architecture="aarch64")
     Classifier.load(alone, variant="int8").close()
+    Classifier.load(alone / "model.int8.onnx").close()
 
 
 def test_verify_at_load_refuses_what_is_not_pytorch(int8: Path, tmp_path: Path, edit_manifest: EditManifest) -> None:

@@ -17,7 +17,6 @@ import pytest
 import edgeport_runtime
 from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, InputError, ManifestError, SessionError, load_manifest
-from edgeport_runtime.loading import choice
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,7 +188,7 @@ def _chosen(bundle: Path) -> str:
         return classifier.variant.name
 
 
-def test_auto_is_the_fastest_variant_measured_on_this_machine(quantized: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_the_fastest_variant_measured_on_this_machine(quantized: Path, processor: Callable[..., None]) -> None:
     names = [variant.name for variant in load_manifest(quantized).variants]
     assert names == ["fp32", "int8"]
 
@@ -202,14 +201,16 @@ def test_auto_is_the_fastest_variant_measured_on_this_machine(quantized: Path, m
     assert _chosen(quantized) == "fp32"
     _measure(quantized, set_faster(True))
     _measure(quantized, lambda data: data["machine"].update(cpu="another"))
-    monkeypatch.setattr(choice, "is_x86", lambda: True)
-    monkeypatch.setattr(choice, "instruction_sets", lambda: frozenset({"avx2", "avx_vnni"}))
+    processor("avx2 avx_vnni")
     assert _chosen(quantized) == "int8"  # made for these instructions, and faster where it was measured
     _measure(quantized, set_faster(False))
     assert _chosen(quantized) == "fp32"
     _measure(quantized, set_faster(True))
-    monkeypatch.setattr(choice, "instruction_sets", lambda: None)
-    assert _chosen(quantized) == "fp32"  # nobody knows
+    processor(None, is_exact=True)
+    assert _chosen(quantized) == "int8"  # the system does not tell, and products are exact
+    processor(None, is_exact=False)
+    assert _chosen(quantized) == "fp32"
+    processor(None, is_exact=True)
     with Classifier.load(quantized, variant="int8") as classifier:
         assert classifier.variant is not None
         assert classifier.variant.name == "int8"

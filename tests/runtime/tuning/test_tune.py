@@ -60,6 +60,32 @@ def _is_tuned(bundle: Path) -> bool:
         return "run-model tune found this to be the fastest here" in classifier.explain()["reasons"]
 
 
+def test_two_models_are_in_memory_at_most(
+    bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_open: set[int] = set()
+    most = 0
+    load_exactly, close = Classifier.load_exactly, Classifier.close
+
+    def opened(path: Path, **options: Any) -> Classifier:
+        nonlocal most
+        classifier = load_exactly(path, **options)
+        is_open.add(id(classifier))
+        most = max(most, len(is_open))
+        return classifier
+
+    def closed(classifier: Classifier) -> None:
+        is_open.discard(id(classifier))
+        close(classifier)
+
+    monkeypatch.setattr(Classifier, "load_exactly", opened)
+    monkeypatch.setattr(Classifier, "close", closed)
+    found = _tune(bundle, capsys)
+    assert len(found["contenders"]) > 2
+    assert most == 2
+    assert not is_open
+
+
 def test_the_winner_is_used(bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not _is_tuned(bundle)
     found = _tune(bundle, capsys)
