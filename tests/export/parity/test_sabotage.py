@@ -143,8 +143,8 @@ def test_wrong_mean_in_the_bundle_names_the_preprocessing(
         spec = replace(subject.contract.preprocess, mean=(0.5,))
         return make_manifest(replace(subject, contract=replace(subject.contract, preprocess=spec)), *args, **kwargs)
 
-    make_manifest = pipeline._manifest
-    monkeypatch.setattr(pipeline, "_manifest", manifest)
+    make_manifest = pipeline.manifest_of
+    monkeypatch.setattr(pipeline, "manifest_of", manifest)
     message = _export_fails("lenet5", tmp_path, capsys)
     assert "stage runtime fp32: the preprocessing departs from PyTorch's arithmetic on golden/0.png" in message
 
