@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import edgeport_runtime  # noqa: F401 - turns off ONNX Runtime's telemetry
+
 if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig
     from edgeport_export.parity.compare import ParityReport, StageReport

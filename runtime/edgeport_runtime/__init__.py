@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+import edgeport_runtime.engine.ort  # noqa: F401 - turns off ONNX Runtime's telemetry
 from edgeport_runtime.classifier import Classifier, Prediction, StreamResult
 from edgeport_runtime.errors import (
     AccuracyError,

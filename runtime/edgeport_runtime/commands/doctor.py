@@ -8,6 +8,7 @@ from importlib.metadata import packages_distributions
 from typing import Any
 
 from edgeport_runtime.engine.machine import available_cpus, describe_machine, instruction_sets
+from edgeport_runtime.engine.ort import telemetry
 from edgeport_runtime.engine.packages import ENGINES, versions_of
 from edgeport_runtime.engine.providers import PROVIDERS, unusable
 from edgeport_runtime.errors import SessionError
@@ -24,13 +25,16 @@ def diagnose() -> dict[str, Any]:
     Returns:
         ``machine``, ``instruction_sets`` (those that matter here, None where the system does not tell), ``cpus`` (of
         the machine, and allowed to this process), ``packages`` with their versions, ``devices`` with None or why one
-        cannot be used, ``cache`` (its ``folder`` and ``size_bytes``), and ``problems``, each with its remedy.
+        cannot be used, ``telemetry`` (``off``, or ``on`` or ``none`` and why), ``cache`` (its ``folder`` and
+        ``size_bytes``), and ``problems``, each with its remedy.
     """
     sets = instruction_sets()
     problems = _clashes()
     devices: dict[str, str | None] = {}
+    told = "not known: ONNX Runtime is not installed"
     try:
         devices = {provider.device: unusable(provider) for provider in PROVIDERS}
+        told = telemetry()
     except SessionError as error:
         problems.append(str(error))
     return {
@@ -40,6 +44,7 @@ def diagnose() -> dict[str, Any]:
         "cpus": {"machine": os.cpu_count(), "allowed": available_cpus()},
         "packages": versions_of(("edgeport", "numpy", "pillow", *ENGINES)),
         "devices": devices,
+        "telemetry": told,
         "cache": {"folder": str(cache_folder()), "size_bytes": _size_of_cache()},
         "problems": problems,
     }

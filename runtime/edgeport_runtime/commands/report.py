@@ -41,6 +41,7 @@ def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
     print("packages       " + ", ".join(f"{name} {version}" for name, version in diagnosis["packages"].items()))
     for device, reason in diagnosis["devices"].items():
         print(f"device         {device}: {'can be used' if reason is None else f'no: {reason}'}")
+    print(f"telemetry      {diagnosis['telemetry']}")
     cache = diagnosis["cache"]
     print(f"cache          {cache['folder']}, {cache['size_bytes'] / 1e6:.0f} MB")
     for problem in diagnosis["problems"]:

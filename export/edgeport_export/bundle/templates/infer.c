@@ -7,6 +7,8 @@
    The model takes pixels of any size and holds the preprocessing, so that there is none here; an image must be upright.
    Written by EdgePort when the model was exported; yours to change and to copy. */
 
+#define _POSIX_C_SOURCE 200112L /* setenv */
+
 #include <errno.h>
 #include <math.h>
 #include <stdint.h>
@@ -78,15 +80,25 @@ static uint8_t *read_pixels(const char *path, long *width, long *height) {
     return pixels;
 }
 
-static void run(const char *model, uint8_t *pixels, long width, long height, float *outputs) {
+/* ONNX Runtime collects usage data unless told not to. It writes to your cache folder as soon as there is an environment,
+   so that the API's switch alone comes too late. If you set the variable, that stands. */
+static OrtEnv *quiet_environment(void) {
+    const int is_chosen = getenv("ORT_DISABLE_TELEMETRY") != NULL;
     OrtEnv *env;
+    setenv("ORT_DISABLE_TELEMETRY", "1", 0);
+    check("ONNX Runtime", ort->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "infer", &env));
+    if (!is_chosen) check("ONNX Runtime", ort->DisableTelemetryEvents(env));
+    return env;
+}
+
+static void run(const char *model, uint8_t *pixels, long width, long height, float *outputs) {
+    OrtEnv *env = quiet_environment();
     OrtSessionOptions *options;
     OrtSession *session;
     OrtMemoryInfo *memory;
     OrtValue *image, *result = NULL;
     const int64_t shape[] = {height, width, 3};
     const char *const input = "image", *const output = OUTPUT;
-    check("ONNX Runtime", ort->CreateEnv(ORT_LOGGING_LEVEL_FATAL, "infer", &env));
     check("ONNX Runtime", ort->CreateSessionOptions(&options));
     check(model, ort->CreateSession(env, model, options, &session));
     check("memory", ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));

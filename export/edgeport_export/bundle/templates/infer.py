@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import struct
 import sys
 import warnings
@@ -22,6 +23,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+# ONNX Runtime collects usage data unless this is set before its first import; what you set stands.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # BEGIN CONSTANTS
 # Model files by variant, with their SHA-256. The first is the default: exact, and right on every processor.
