@@ -1,8 +1,7 @@
-"""Questions that passes ask of a graph, and what holds after each of them."""
+"""Questions that passes and quantizers ask of a graph, and what holds after each of them."""
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import onnx
@@ -11,26 +10,46 @@ from onnx import numpy_helper
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["GraphIndex", "check_graph", "remove_unused"]
+__all__ = ["GraphIndex", "attribute", "check_graph", "remove_unused"]
 
 
 class GraphIndex:
-    """Producers, consumers and constants of a graph, as it was when the index was made."""
+    """Producers, consumers and constants of a graph, as it was when the index was made.
+
+    Args:
+        graph: make a new index after its nodes have changed; :meth:`replace_constant` keeps this one right.
+    """
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._initializers = {tensor.name: tensor for tensor in graph.initializer}
-        self._producers = {output: node for node in graph.node for output in node.output}
-        self._num_uses = Counter(name for node in graph.node for name in node.input)
-        self._num_uses.update(value.name for value in graph.output)
+        self._producers = {output: node for node in graph.node for output in node.output if output}
+        self._consumers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.node:
+            for name in filter(None, node.input):  # an input that is left out has no name
+                self._consumers.setdefault(name, []).append(node)
+        self._outputs = {value.name for value in graph.output}
 
     def producer(self, name: str, op_type: str | None = None) -> onnx.NodeProto | None:
         """The node that makes a value, if there is one and it is of that type."""
         node = self._producers.get(name)
         return node if node is not None and op_type in (None, node.op_type) else None
 
+    def consumers(self, name: str) -> list[onnx.NodeProto]:
+        """The nodes that read a value, in the graph's order; a node stands once for each of its inputs that does."""
+        return self._consumers.get(name, [])
+
+    def sole_consumer(self, name: str) -> onnx.NodeProto | None:
+        """The node that alone reads a value, by one input; None if something else, or the graph's output, reads it."""
+        consumers = self.consumers(name)
+        return consumers[0] if consumers and self.is_used_once(name) else None
+
+    def is_output(self, name: str) -> bool:
+        """True if the graph gives that value."""
+        return name in self._outputs
+
     def is_used_once(self, name: str) -> bool:
         """True if one node's one input, or the graph's output, is all that reads a value."""
-        return self._num_uses[name] == 1
+        return len(self.consumers(name)) + self.is_output(name) == 1
 
     def initializer(self, name: str) -> onnx.TensorProto | None:
         """The stored constant of that name."""
@@ -40,6 +59,22 @@ class GraphIndex:
         """The value of a stored constant."""
         tensor = self._initializers.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def replace_constant(self, name: str, values: NDArray[Any]) -> None:
+        """Give a stored constant other values, in the graph itself.
+
+        Raises:
+            KeyError: if there is no constant of that name.
+        """
+        self._initializers[name].CopyFrom(numpy_helper.from_array(values, name))
+
+
+def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
+    """A node's attribute of one integer or several, as a list; ``default`` where the node does not have it."""
+    found = next((a for a in node.attribute if a.name == name), None)
+    if found is None:
+        return default
+    return list(found.ints) or [found.i]
 
 
 def remove_unused(model: onnx.ModelProto) -> None:

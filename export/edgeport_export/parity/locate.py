@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 
+from edgeport_export.graph.index import GraphIndex
 from edgeport_export.graph.model_file import save_model
 from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.engine.session import INPUT_NAME
@@ -39,23 +40,19 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
     expected = _Recorder(program).record(torch.from_numpy(x_BCHW), output=model.graph.output[0].name)
     actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected), beside=path.parent)
     departs = {name: _differs(actual[name], expected[name]) for name in actual}
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
+    index = GraphIndex(model.graph)
     # From the outputs back: a node is suspect if no compared value that depends on it agrees again.
     recovers: dict[str, bool] = {}
     for node in reversed(model.graph.node):
         for name in node.output:
-            following = [output for consumer in consumers.get(name, []) for output in consumer.output]
+            following = [output for consumer in index.consumers(name) for output in consumer.output]
             recovers[name] = any(departs.get(f) is False or recovers[f] for f in following)
-    producers = {name: node for node in model.graph.node for name in node.output}
     for node in model.graph.node:
         if any(departs.get(name) and not recovers[name] for name in node.output):
             suspects = [node]
             for suspect in suspects:
-                unseen = (producers[name] for name in suspect.input if name in producers and name not in departs)
-                suspects += [producer for producer in unseen if producer not in suspects]
+                unseen = (index.producer(name) for name in suspect.input if name not in departs)
+                suspects += [producer for producer in unseen if producer is not None and producer not in suspects]
             return ", ".join(f"{suspect.name} ({suspect.op_type})" for suspect in reversed(suspects))
     return None
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from onnx import numpy_helper
 
-from edgeport_export.graph.index import GraphIndex
-from edgeport_export.quantize.graph import attribute, consumers_of, replace_constant
+from edgeport_export.graph.index import GraphIndex, attribute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,18 +36,16 @@ class Pair(NamedTuple):
 def find_pairs(model: onnx.ModelProto, layers: Sequence[onnx.NodeProto]) -> list[Pair]:
     """Layers whose output reaches one other layer only, through nothing that changes with a channel's scale."""
     names = {node.name for node in layers}
-    index, consumers = GraphIndex(model.graph), consumers_of(model)
+    index = GraphIndex(model.graph)
     pairs = []
     for first in layers:
         if not _is_plain(first) or not all(index.is_used_once(name) for name in first.input[1:]):
             continue
         value = first.output[0]
-        while index.is_used_once(value) and (readers := consumers.get(value)) and readers[0].op_type in _COMMUTES:
-            value = readers[0].output[0]
-        readers = consumers.get(value, [])
-        if not index.is_used_once(value) or not readers or readers[0].name not in names:
+        while (second := index.sole_consumer(value)) is not None and second.op_type in _COMMUTES:
+            value = second.output[0]
+        if second is None or second.name not in names:
             continue
-        second = readers[0]
         if first.op_type == second.op_type and _is_plain(second) and index.is_used_once(second.input[1]):
             pairs.append(Pair(first, second, value))
     return pairs
@@ -71,11 +67,11 @@ def equalize(model: onnx.ModelProto, pairs: Sequence[Pair], seen: Observations) 
         for name in pair.first.input[1:]:
             values = index.constant(name)
             assert values is not None
-            replace_constant(model, name, (values / factor_C.reshape(-1, *[1] * (values.ndim - 1))).astype(np.float32))
+            index.replace_constant(name, (values / factor_C.reshape(-1, *[1] * (values.ndim - 1))).astype(np.float32))
         weight = index.constant(pair.second.input[1])
         assert weight is not None
         shape = [1, -1, *[1] * (weight.ndim - 2)]
-        replace_constant(model, pair.second.input[1], (weight * factor_C.reshape(shape)).astype(np.float32))
+        index.replace_constant(pair.second.input[1], (weight * factor_C.reshape(shape)).astype(np.float32))
     return changed
 
 
@@ -87,7 +83,8 @@ def _factors(pair: Pair, index: GraphIndex, maxima_C: NDArray[np.float32]) -> ND
     typical = float(np.median(maxima_C[is_used]))
     if maxima_C.max() <= _MAX_IMBALANCE * typical:
         return None
-    weight = numpy_helper.to_array(index.initializer(pair.second.input[1]))  # type: ignore[arg-type]
+    weight = index.constant(pair.second.input[1])
+    assert weight is not None
     reach_C = np.abs(weight).max(axis=(0, *range(2, weight.ndim))).astype(np.float64)
     is_used &= reach_C > 0
     factor_C = np.ones(len(maxima_C))

@@ -1,29 +1,23 @@
-"""Questions that quantization asks of a graph."""
+"""Which nodes and values of a graph are quantized."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx
-from onnx import numpy_helper
 
+from edgeport_export.graph.index import GraphIndex
 from edgeport_runtime.errors import QuantizeError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from edgeport_export.graph.index import GraphIndex
     from edgeport_export.quantize.recipes import Recipe
 
 __all__ = [
     "FLOAT_ONLY",
     "activations_of",
-    "attribute",
     "check_not_quantized",
-    "consumers_of",
     "layers_of",
     "mark_inferred",
-    "replace_constant",
     "weight_of",
 ]
 
@@ -68,20 +62,10 @@ def weight_of(node: onnx.NodeProto, index: GraphIndex) -> onnx.TensorProto:
     return tensor
 
 
-def consumers_of(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    """The nodes that read each value."""
-    consumers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            consumers.setdefault(name, []).append(node)
-    return consumers
-
-
 def activations_of(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
     """Names of the values that a static recipe quantizes, in the graph's order."""
     layers = {node.name for node in layers_of(model, recipe)}
-    consumers = consumers_of(model)
-    outputs = {value.name for value in model.graph.output}
+    index = GraphIndex(model.graph)
     names: dict[str, None] = {}
     for node in model.graph.node:
         is_layer = node.name in layers
@@ -90,24 +74,9 @@ def activations_of(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
         inputs = node.input[:1] if is_layer else node.input
         names.update(dict.fromkeys(inputs))
         output = node.output[0]
-        readers = consumers.get(output, [])
+        readers = index.consumers(output)
         if len(readers) == 1 and readers[0].op_type in FLOAT_ONLY:
             output = readers[0].output[0]
-        if not (is_layer and recipe.has_float_outputs) and output not in outputs:
+        if not (is_layer and recipe.has_float_outputs) and not index.is_output(output):
             names[output] = None
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [name for name in names if name not in constants]
-
-
-def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
-    """A node's attribute of integers."""
-    found = next((a for a in node.attribute if a.name == name), None)
-    if found is None:
-        return default
-    return list(found.ints) or [found.i]
-
-
-def replace_constant(model: onnx.ModelProto, name: str, values: NDArray[Any]) -> None:
-    """Give a stored constant other values of the same shape."""
-    tensor = next(t for t in model.graph.initializer if t.name == name)
-    tensor.CopyFrom(numpy_helper.from_array(values, name))
+    return [name for name in names if index.initializer(name) is None]

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
+from edgeport_export.graph.index import attribute
 from edgeport_export.graph.model_file import save_model
-from edgeport_export.quantize.graph import attribute
 from edgeport_export.quantize.histogram import Histogram
 from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.engine.session import INPUT_NAME

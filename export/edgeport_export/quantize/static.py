@@ -17,9 +17,9 @@ from onnxruntime.quantization.calibrate import TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 from onnxruntime.quantization.quant_utils import get_qmin_qmax_for_qType
 
-from edgeport_export.graph.index import GraphIndex, remove_unused
+from edgeport_export.graph.index import GraphIndex, attribute, remove_unused
 from edgeport_export.quantize.equalize import equalize, find_pairs
-from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, attribute, layers_of, replace_constant
+from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, layers_of
 from edgeport_export.quantize.observe import observe
 from edgeport_export.quantize.rounding import round_weight
 
@@ -106,9 +106,10 @@ class StaticQuantizer:
             if node.name in layers and name in self.rounded:
                 if not index.is_used_once(name):
                     continue
-                replace_constant(model, name, self.rounded[name])
-        chosen = [*layers, *_after(model, self.ranges, set(layers)), *_between(model, self.recipe, set(layers))]
-        return _with_pairs(model, self.recipe, self.ranges, chosen)
+                index.replace_constant(name, self.rounded[name])
+        ends = _after(model, index, self.ranges, set(layers))
+        between = _between(model, index, self.recipe, set(layers))
+        return _with_pairs(model, self.recipe, self.ranges, [*layers, *ends, *between])
 
 
 def _with_pairs(
@@ -153,7 +154,6 @@ def _drop_pairs(model: onnx.ModelProto) -> None:
     """Take away the pairs between a layer and the ReLU after it, and those at the graph's outputs."""
     graph = model.graph
     index = GraphIndex(graph)
-    outputs = {value.name for value in graph.output}
 
     def before(name: str) -> str | None:
         restored = index.producer(name, "DequantizeLinear")
@@ -164,7 +164,7 @@ def _drop_pairs(model: onnx.ModelProto) -> None:
     for node in graph.node:
         if node.op_type in FLOAT_ONLY and (source := before(node.input[0])) is not None:
             node.input[0] = source
-        elif node.op_type == "DequantizeLinear" and node.output[0] in outputs:
+        elif node.op_type == "DequantizeLinear" and index.is_output(node.output[0]):
             source = before(node.output[0])
             maker = None if source is None else index.producer(source)
             if maker is not None:
@@ -179,26 +179,27 @@ def _drop_pairs(model: onnx.ModelProto) -> None:
     remove_unused(model)
 
 
-def _after(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]], layers: set[str]) -> list[str]:
+def _after(
+    model: onnx.ModelProto, index: GraphIndex, ranges: dict[str, tuple[float, float]], layers: set[str]
+) -> list[str]:
     """The activations that quantized layers end with: what they give is quantized, whoever reads it."""
-    producers = {output: node.name for node in model.graph.node for output in node.output}
-    return [
-        n.name
-        for n in model.graph.node
-        if n.op_type in FLOAT_ONLY and producers.get(n.input[0]) in layers and n.output[0] in ranges
-    ]
+
+    def ends_layer(node: onnx.NodeProto) -> bool:
+        maker = index.producer(node.input[0])
+        return maker is not None and maker.name in layers
+
+    return [n.name for n in model.graph.node if n.op_type in FLOAT_ONLY and n.output[0] in ranges and ends_layer(n)]
 
 
-def _between(model: onnx.ModelProto, recipe: Recipe, layers: set[str]) -> list[str]:
+def _between(model: onnx.ModelProto, index: GraphIndex, recipe: Recipe, layers: set[str]) -> list[str]:
     """Pools, concatenations and additions all of whose inputs come from quantized layers."""
-    producers = {output: node for node in model.graph.node for output in node.output}
     quantized = set(layers)
     names = []
     for node in model.graph.node:
         if node.op_type not in recipe.others:
             continue
-        makers = [producers.get(name) for name in node.input]
-        makers = [producers.get(m.input[0]) if m is not None and m.op_type in FLOAT_ONLY else m for m in makers]
+        makers = [index.producer(name) for name in node.input]
+        makers = [index.producer(m.input[0]) if m is not None and m.op_type in FLOAT_ONLY else m for m in makers]
         if all(maker is not None and maker.name in quantized for maker in makers):
             quantized.add(node.name)
             names.append(node.name)

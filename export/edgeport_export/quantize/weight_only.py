@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edgeport_export.graph.index import GraphIndex, remove_unused
-from edgeport_export.quantize.graph import attribute, check_not_quantized, weight_of
+from edgeport_export.graph.index import GraphIndex, attribute, remove_unused
+from edgeport_export.quantize.graph import check_not_quantized, weight_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
