@@ -20,6 +20,9 @@ ROOT = Path(__file__).resolve().parent.parent
 # A shell that puts a command into the background has it ignore Ctrl-C, and the processes that tests start inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Many tests import onnxruntime before EdgePort could turn its telemetry off.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
 
 def _require(path: Path, remedy: str) -> Path:
     """The path; where it is absent, skip with a reason, or fail where everything is required."""

@@ -2,6 +2,7 @@
 import { readFileSync } from "node:fs";
 import ort from "onnxruntime-node";
 
+process.env.ORT_DISABLE_TELEMETRY ??= "1"; // before the first session
 const [model, output, ...images] = process.argv.slice(2);
 const session = await ort.InferenceSession.create(model);
 const all = [];

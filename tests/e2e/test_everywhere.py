@@ -18,6 +18,7 @@ import pytest
 
 from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.pixels.decode import load_image
+from fresh_home import run_at_home, traces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -117,6 +118,20 @@ def test_c(
     answers("C", top1)
 
 
+def test_c_leaves_no_trace(
+    everywhere: Callable[[str], Path], c_program: Callable[[Path], Path], tmp_path: Path
+) -> None:
+    bundle = everywhere("lenet5")
+    pixels = _pixels(bundle)[0]
+    (tmp_path / "image.rgb").write_bytes(pixels.tobytes())
+    command = (c_program(bundle), tmp_path / "image.rgb", "-s", f"{pixels.shape[1]}x{pixels.shape[0]}")
+    command += ("-m", bundle / "model.fp32.in-graph.onnx")
+    run_at_home(tmp_path, *command, ASAN_OPTIONS="detect_leaks=0")
+    assert traces(tmp_path) == []
+    run_at_home(tmp_path, *command, ASAN_OPTIONS="detect_leaks=0", ORT_DISABLE_TELEMETRY="0")
+    assert traces(tmp_path), "this library leaves nothing even if allowed: the test looks in the wrong place"
+
+
 def test_make_without_onnxruntime_says_what_to_give(everywhere: Callable[[str], Path], tmp_path: Path) -> None:
     command = ["make", "-C", str(everywhere("lenet5")), "-B", f"ORT={tmp_path}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -166,8 +181,11 @@ def test_node(
         argv += [str(pixels.shape[1]), str(pixels.shape[0]), str(tmp_path / f"{i}.rgb")]
     script = peer("npm") / "node_reference.mjs"  # beside the packages, where Node looks for them
     script.write_text((ROOT / "node_reference.mjs").read_text())
-    command = ["node", str(script), str(bundle / "model.fp32.in-graph.onnx"), "logits", *argv]
-    outputs = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    command = ("node", script, bundle / "model.fp32.in-graph.onnx", "logits", *argv)
+    outputs = json.loads(run_at_home(tmp_path, *command))
+    assert traces(tmp_path) == []
+    run_at_home(tmp_path, *command, ORT_DISABLE_TELEMETRY="0")
+    assert traces(tmp_path), "onnxruntime-node leaves nothing even if allowed: the test looks in the wrong place"
     answers("Node", np.argmax(outputs, axis=1).tolist())
     assert _relative_l2(outputs, _expected(bundle)) < 5e-3
 
