@@ -39,12 +39,13 @@ def _parser() -> argparse.ArgumentParser:
         "architecture",
         metavar="ARCH",
         nargs="?",
-        help="its name (--list shows all), or your own: path/to/file.py:factory or package.module:factory",
+        help="Name of the architecture (--list shows all), or your own model as path/to/file.py:factory or "
+        "package.module:factory.",
     )
-    parser.add_argument("--list", action="store_true", help="show the architectures")
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="the bundle's folder")
-    parser.add_argument("--force", action="store_true", help="replace the bundle that is there")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--list", action="store_true", help="Show the architectures and exit.")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="Folder to write the bundle to.")
+    parser.add_argument("--force", action="store_true", help="Replace an existing bundle.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document instead of tables.")
     _add_model_options(parser.add_argument_group("model"))
     _add_input_options(parser.add_argument_group("input"))
     _add_graph_options(parser.add_argument_group("graph"))
@@ -56,68 +57,119 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--weights",
         metavar="FILE",
-        help="checkpoint: a file, a folder as Hugging Face has it, hf://OWNER/NAME[@REVISION], or `digits`, which "
-        "EdgePort ships for lenet5 and vit_digits (else random)",
+        help="Checkpoint: a file, a folder in the Hugging Face layout, hf://OWNER/NAME[@REVISION], or digits, which "
+        "EdgePort ships for lenet5 and vit_digits. Default: random weights.",
     )
     model.add_argument(
         "--sum-channels",
         action="store_true",
-        help="sum the checkpoint's first layer over its 3 channels; with --channels 1",
+        help="Sum the checkpoint's first layer over its 3 input channels; requires --channels 1.",
     )
-    model.add_argument("--labels", type=Path, metavar="FILE", help="text, one label a line in the order of the classes")
-    model.add_argument("--num-classes", type=int, metavar="N", help="(else of the checkpoint, or the labels)")
-    model.add_argument("--task", choices=TASKS, help="what the logits mean (else multiclass)")
+    model.add_argument("--labels", type=Path, metavar="FILE", help="Text file with one label per line, in class order.")
     model.add_argument(
-        "--threshold", type=float, nargs="+", metavar="P", help="from which probability on, one or one a label (0.5)"
+        "--num-classes",
+        type=int,
+        metavar="N",
+        help="Number of classes. Default: that of the checkpoint, the labels, or the architecture.",
     )
-    model.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights and images (default 0)")
-    model.add_argument("--positions", choices=get_args(Positions), help="of a ViT (else learned)")
     model.add_argument(
-        "--pooling", choices=get_args(Pooling), help="of a ViT: class token (else), or mean of all patches"
+        "--task",
+        choices=TASKS,
+        help="What the logits mean. Default: what the weights were trained for, or multiclass.",
+    )
+    model.add_argument(
+        "--threshold",
+        type=float,
+        nargs="+",
+        metavar="P",
+        help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5).",
+    )
+    model.add_argument(
+        "--seed", type=int, default=0, metavar="N", help="Seed of random weights and synthetic images (default 0)."
+    )
+    model.add_argument("--positions", choices=get_args(Positions), help="Position encoding of a ViT (default learned).")
+    model.add_argument(
+        "--pooling",
+        choices=get_args(Pooling),
+        help="What a ViT classifies: its class token (default), or the mean of all patches.",
     )
     model.add_argument(
         "--transform-input",
         action=argparse.BooleanOptionalAction,
-        help="of googlenet: torchvision's change to mean and deviation 0.5 (else as its published weights need it)",
+        help="Let googlenet change its input from ImageNet's normalization to mean and deviation 0.5, as torchvision "
+        "does. Default: on for torchvision's published weights, otherwise off.",
     )
 
 
 def _add_input_options(shape: argparse._ArgumentGroup) -> None:
-    shape.add_argument("--image-size", type=int, metavar="N", help="side of the network's input in pixels")
-    shape.add_argument("--channels", type=int, metavar="N", help="1 or 3")
-    shape.add_argument("--color", choices=get_args(Color), help="order of the channels")
-    shape.add_argument("--scale", choices=get_args(Scale), help="pixels as 0 to 1, or 0 to 255")
-    shape.add_argument("--mean", type=float, nargs="+", metavar="V", help="subtracted after scaling, one a channel")
-    shape.add_argument("--std", type=float, nargs="+", metavar="V", help="divides after that, one a channel")
-    shape.add_argument("--resize", choices=get_args(Resize), help="the shorter side, both sides, or neither")
-    shape.add_argument("--interpolation", choices=get_args(Interpolation), help="resampling filter")
+    shape.add_argument("--image-size", type=int, metavar="N", help="Side of the network's square input, in pixels.")
+    shape.add_argument("--channels", type=int, metavar="N", help="Number of input channels, 1 or 3.")
+    shape.add_argument("--color", choices=get_args(Color), help="Order of the input channels.")
     shape.add_argument(
-        "--crop-pct", type=float, metavar="P", help="part of the resized side that the crop keeps, 0 to 1"
+        "--scale", choices=get_args(Scale), help="Range of the pixels before --mean and --std: 0 to 1, or 0 to 255."
+    )
+    shape.add_argument(
+        "--mean", type=float, nargs="+", metavar="V", help="Mean to subtract after scaling, one value per channel."
+    )
+    shape.add_argument(
+        "--std", type=float, nargs="+", metavar="V", help="Deviation to divide by after that, one value per channel."
+    )
+    shape.add_argument(
+        "--resize",
+        choices=get_args(Resize),
+        help="What to resize before the crop: the shorter side, both sides, or nothing.",
+    )
+    shape.add_argument("--interpolation", choices=get_args(Interpolation), help="Resampling filter of the resize.")
+    shape.add_argument(
+        "--crop-pct",
+        type=float,
+        metavar="P",
+        help="Part of the resized side that the centre crop keeps, above 0 and at most 1.",
     )
 
 
 def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
     graph.add_argument(
-        "--opset", type=int, default=20, metavar="N", help=f"ONNX operator set, {MIN_OPSET} to {MAX_OPSET} (default 20)"
+        "--opset",
+        type=int,
+        default=20,
+        metavar="N",
+        help=f"ONNX operator set, {MIN_OPSET} to {MAX_OPSET} (default 20).",
     )
-    graph.add_argument("--batch", type=_batch, metavar="dynamic|N", help="any batch size (default), or this one only")
+    graph.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="dynamic|N",
+        help="Batch size of the graph: dynamic accepts any (default), a number fixes it.",
+    )
     graph.add_argument(
         "--activation",
         choices=get_args(Place),
         default="runtime",
-        help="where softmax or sigmoid is applied (default runtime)",
+        help="Where the softmax or sigmoid is applied (default runtime).",
     )
     graph.add_argument(
         "--preprocess",
         choices=get_args(Place),
         default="runtime",
-        help="in-graph: each variant once more as a file that takes 8-bit pixels of any size (default runtime alone)",
+        help="Where images are preprocessed (default runtime). in-graph also writes each variant as a file that takes "
+        "8-bit RGB pixels of any size, for browsers and other languages.",
     )
     graph.add_argument(
-        "--ort", action="store_true", help="each model once more as .ort, with the operators for a reduced build"
+        "--ort",
+        action="store_true",
+        help="Also write each model in ONNX Runtime's own format, and list the operators for a reduced build.",
     )
-    graph.add_argument("--script", choices=get_args(Script), help="a C program that runs the bundle, beside infer.py")
-    graph.add_argument("--golden", type=Path, metavar="DIR", help="images for the comparison (else synthetic ones)")
+    graph.add_argument(
+        "--script", choices=get_args(Script), help="Also write a C program that runs the bundle, beside infer.py."
+    )
+    graph.add_argument(
+        "--golden",
+        type=Path,
+        metavar="DIR",
+        help="Your own images for the comparison with PyTorch: up to 64 are compared, and 8 go into the bundle. "
+        "Default: synthetic images.",
+    )
 
 
 def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
@@ -125,35 +177,43 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
         "--quantize",
         type=_names,
         metavar="KIND[,KIND]",
-        help=f"of {', '.join(KINDS)}; none for float32 alone (else int8 where nothing more is needed)",
+        help=f"Variants to make besides fp32: {', '.join(KINDS)}, or none. Default: int8, unless that "
+        "needs calibration images that were not given.",
     )
     group.add_argument(
         "--target",
         type=_names,
         default=("cpu",),
         metavar="T[,T]",
-        help=f"what int8 is for, of {', '.join(TARGETS)} (default cpu: x86 with VNNI)",
+        help=f"What int8 variants are made for: {', '.join(TARGETS)} (default cpu: x86 with VNNI).",
     )
-    group.add_argument("--scheme", choices=SCHEMES, help="(else as the family of networks needs it)")
     group.add_argument(
-        "--calibration", metavar="DIR|builtin", help="images for static int8, without labels; builtin: synthetic ones"
+        "--scheme", choices=SCHEMES, help="Quantization scheme of int8. Default: what suits the network."
+    )
+    group.add_argument(
+        "--calibration",
+        metavar="DIR|builtin",
+        help="Folder of a few hundred images for static int8, without labels; builtin makes synthetic ones.",
     )
     group.add_argument(
         "--calibration-method",
         choices=METHODS,
-        help="how ranges are chosen (else what errs least)",
+        help="How the ranges of static int8 are chosen. Default: the method with the smallest error.",
     )
     group.add_argument(
         "--max-drop",
         type=float,
         metavar="POINTS",
-        help="budget of int8: layers go back to float until no more is lost (top-1 or macro F1 with --eval, else "
-        "disagreement with the float model)",
+        help="Largest loss that int8 may cost, in points of top-1 or macro F1 with --eval, otherwise of disagreement "
+        "with the float model. Layers go back to float until it is met; if it cannot be met, nothing is written.",
     )
     group.add_argument(
-        "--eval", type=Path, metavar="DATA", help="labelled images: a folder a class, or a CSV with columns path,labels"
+        "--eval",
+        type=Path,
+        metavar="DATA",
+        help="Labelled images for --max-drop: one folder per class, or a CSV with the columns path,labels.",
     )
-    group.add_argument("--explain", action="store_true", help="show what each layer costs in int8, the worst first")
+    group.add_argument("--explain", action="store_true", help="Show what each layer costs in int8, the worst first.")
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -168,11 +228,11 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        print("error: exporting needs PyTorch and more: pip install 'edgeport[export,cpu]'", file=sys.stderr)
+        print("error: exporting needs PyTorch and other packages: pip install 'edgeport[export,cpu]'", file=sys.stderr)
         return ERROR
     if args.list:
         if args.architecture is not None or args.output is not None:
-            parser.error("--list stands alone (but for --json)")
+            parser.error("--list takes no other option than --json")
         from edgeport_export.report import print_architectures
 
         print_architectures(as_json=args.json)

@@ -53,4 +53,4 @@ def test_exporting_there_names_the_extra(peer: Callable[[str], Path], tmp_path: 
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: exporting needs PyTorch and more: pip install 'edgeport[export,cpu]'\n"
+    assert done.stderr == "error: exporting needs PyTorch and other packages: pip install 'edgeport[export,cpu]'\n"

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _STREAM_FROM = 16
-_TUNE = "find the fastest variant, device and number of threads on this machine, and use it from now on"
-_BENCH = "time the variants on devices of this machine, in turn, with their memory and time to start"
-_WEB = "write a static page that runs a bundle in the browser"
-_DOCTOR = "show the packages, devices, instructions and threads of this machine, and what is wrong with them"
+_TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
+_BENCH = "Time the variants on devices of this machine, in turn, with their memory and their time to start."
+_WEB = "Write a static page that runs a bundle in the browser."
+_DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,57 +42,76 @@ def _parser() -> argparse.ArgumentParser:
     def add(name: str, command: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         sub.set_defaults(command=command)
-        sub.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made, or a .onnx file of it")
-        sub.add_argument("--variant", default="auto", metavar="NAME", help="(else the fastest measured here, or fp32)")
-        sub.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, openvino, ... (see doctor)")
-        sub.add_argument("--json", action="store_true", help="print one JSON document")
+        sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or one of its .onnx files.")
+        sub.add_argument(
+            "--variant",
+            default="auto",
+            metavar="NAME",
+            help="Variant to run. Default: the fastest one measured here, otherwise fp32.",
+        )
+        sub.add_argument(
+            "--device",
+            default="auto",
+            metavar="NAME",
+            help="Device to run on: auto (default), cpu, cuda, openvino, ...; doctor lists them all.",
+        )
+        sub.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
         return sub
 
-    predict = add("predict", _predict, "classify images")
-    predict.add_argument("images", metavar="IMAGE", nargs="+", help="image files, and folders of them")
-    predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="classes to print (default 5)")
-    evaluate = add("evaluate", _evaluate, "measure a model on labelled images")
+    predict = add("predict", _predict, "Classify images.")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
+    predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="Classes to print (default 5).")
+    evaluate = add("evaluate", _evaluate, "Measure a model on labelled images.")
     evaluate.add_argument(
-        "--data", required=True, metavar="PATH", help="a folder of images a class, or a CSV with columns path,labels"
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
     )
-    add("verify", _verify, "replay the golden images on this device and compare with PyTorch's logits")
-    info = add("info", _info, "show what the bundle says of itself")
-    info.add_argument("--assignment", action="store_true", help="load it, and show what would run where, and why")
+    add("verify", _verify, "Run the golden images on this device and compare the outputs with PyTorch's.")
+    info = add("info", _info, "Show what the bundle's manifest says.")
+    info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
     tune = commands.add_parser("tune", help=_TUNE, description=_TUNE, allow_abbrev=False)
     tune.set_defaults(command=_tune)
-    tune.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made")
-    tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="images a call (default 1)")
-    tune.add_argument("--json", action="store_true", help="print one JSON document")
+    tune.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="Images per call (default 1).")
+    tune.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
     bench = commands.add_parser("bench", help=_BENCH, description=_BENCH, allow_abbrev=False)
     bench.set_defaults(command=_bench)
-    bench.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made")
-    bench.add_argument("--variant", nargs="+", metavar="NAME", help="(default: all)")
-    bench.add_argument("--device", nargs="+", default=["auto"], metavar="NAME", help="(default auto)")
-    bench.add_argument("--batch", nargs="+", type=_positive, default=[1, 8], metavar="N", help="(default 1 8)")
-    bench.add_argument("--rounds", type=_positive, default=10, metavar="N", help="turns, 3 calls each (default 10)")
-    bench.add_argument("--plot", metavar="FILE", help="write a bar chart (SVG)")
-    bench.add_argument("--json", action="store_true", help="print one JSON document")
+    bench.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    bench.add_argument("--variant", nargs="+", metavar="NAME", help="Variants to time (default: all).")
+    bench.add_argument(
+        "--device", nargs="+", default=["auto"], metavar="NAME", help="Devices to time them on (default auto)."
+    )
+    bench.add_argument(
+        "--batch", nargs="+", type=_positive, default=[1, 8], metavar="N", help="Batch sizes to time (default 1 8)."
+    )
+    bench.add_argument(
+        "--rounds", type=_positive, default=10, metavar="N", help="Turns of each, with 3 calls per turn (default 10)."
+    )
+    bench.add_argument("--plot", metavar="FILE", help="Also write a bar chart (SVG) to FILE.")
+    bench.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
     web = commands.add_parser("web", help=_WEB, description=_WEB, allow_abbrev=False)
     web.set_defaults(command=_web)
-    web.add_argument("bundle", metavar="BUNDLE", help="the folder that export-model made with --preprocess in-graph")
-    web.add_argument("-o", "--output", required=True, metavar="DIR", help="the folder to make")
-    web.add_argument("--variant", default="fp32", metavar="NAME", help="(default fp32)")
+    web.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model --preprocess in-graph wrote.")
+    web.add_argument("-o", "--output", required=True, metavar="DIR", help="Folder to write the page to.")
+    web.add_argument("--variant", default="fp32", metavar="NAME", help="Variant that the page runs (default fp32).")
     web.add_argument(
         "--onnxruntime-web",
         default="node_modules/onnxruntime-web",
         metavar="DIR",
-        help="the npm package (default node_modules/onnxruntime-web)",
+        help="Folder of the npm package onnxruntime-web (default node_modules/onnxruntime-web).",
     )
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
-    doctor.add_argument("--json", action="store_true", help="print one JSON document")
+    doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
     return parser
 
 
 def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
     return value
 
 
@@ -132,7 +151,7 @@ def _expand(paths: list[str]) -> list[str]:
 
 
 def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable[StreamResult]:
-    """A stream, but for a few images, for which threads and a session of their own would take longer."""
+    """A stream, except for a few images, for which starting threads and a second session would take longer."""
     from edgeport_runtime.classifier import StreamResult
 
     if len(images) >= _STREAM_FROM:
@@ -176,7 +195,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(
             f"{report.variant} on {report.device}: {report.num_images} golden images, relative L2 "
             f"{report.relative_l2:.2e} (at most {report.tolerance:.1e}), "
-            f"decisions equal on {report.num_equal}: {'passed' if report.passed else 'FAILED'}"
+            f"same decision on {report.num_equal}: {'passed' if report.passed else 'FAILED'}"
         )
     return DONE if report.passed else PARITY
 
@@ -190,7 +209,7 @@ def _info(args: argparse.Namespace) -> int:
         return _assignment(args)
     for option in ("device", "variant"):
         if getattr(args, option) != "auto":
-            raise InputError(f"--{option} goes with --assignment here: without it nothing is loaded")
+            raise InputError(f"--{option} requires --assignment: without it info loads no model")
     if Path(args.bundle).is_file():
         return _info_of_file(args)
     manifest = load_manifest(args.bundle)
@@ -238,7 +257,7 @@ def _assignment(args: argparse.Namespace) -> int:
         operators = ", ".join(f"{count} {operator}" for operator, count in counts.items())
         print(f"{name}: {sum(counts.values())} nodes ({operators})")
     if told["assignment"] is None:
-        print("this onnxruntime does not tell which node runs where; install onnxruntime>=1.24")
+        print("this onnxruntime does not report which node runs where; install onnxruntime>=1.24")
     return DONE
 
 
@@ -264,7 +283,7 @@ def _tune(args: argparse.Namespace) -> int:
             f"{kept['size_bytes'] / 1e6:.0f} MB in the cache folder"
         )
     if file is None:
-        print("not remembered: the cache folder cannot be written; set EDGEPORT_CACHE to one that can", file=sys.stderr)
+        print("not saved: the cache folder is not writable; set EDGEPORT_CACHE to one that is", file=sys.stderr)
     return DONE
 
 

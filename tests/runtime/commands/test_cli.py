@@ -95,7 +95,7 @@ def test_verify(bundle: Path, edit_manifest: EditManifest, capsys: pytest.Captur
     status, out, err = _run(capsys, "verify", bundle)
     assert (status, err) == (0, "")
     assert out.startswith("fp32 on cpu: 8 golden images, relative L2 ")
-    assert out.endswith("decisions equal on 8: passed\n")
+    assert out.endswith("same decision on 8: passed\n")
     # Half the tolerance the exporter would never reach: every device fails it.
     edit_manifest(bundle, lambda data: data["variants"][0].update(tolerance=1e-30))
     status, out, err = _run(capsys, "verify", bundle, "--json")

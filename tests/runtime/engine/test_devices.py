@@ -140,7 +140,7 @@ def test_auto_tells_what_it_chose_and_why_not_the_others(
     assert main(["info", str(lenet5.path / "model.fp32.onnx"), "--assignment", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["device"] == "cpu"
     assert main(["info", str(lenet5.path), "--device", "cpu"]) == 1
-    assert "--device goes with --assignment" in capsys.readouterr().err
+    assert "--device requires --assignment" in capsys.readouterr().err
     monkeypatch.setattr(providers, "unusable", lambda _: None)
     assert select_device("auto").provider.device == "cuda"
 

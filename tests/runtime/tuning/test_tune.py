@@ -187,7 +187,7 @@ def test_a_cache_that_cannot_be_written_is_survived(
     monkeypatch.setenv("EDGEPORT_CACHE", str(in_the_way))
     assert _tune(bundle, capsys)["file"] is None
     assert main(["tune", str(bundle)]) == 0
-    assert "not remembered: the cache folder cannot be written; set EDGEPORT_CACHE" in capsys.readouterr().err
+    assert "not saved: the cache folder is not writable; set EDGEPORT_CACHE" in capsys.readouterr().err
     assert not _is_tuned(bundle)
 
 
