@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeport_runtime.bundle.files import bundle_file, sha256_of
-from edgeport_runtime.bundle.manifest import Variant, load_manifest
+from edgeport_runtime.bundle.manifest import Manifest, Variant, load_manifest
 from edgeport_runtime.errors import InputError, ManifestError
 
 __all__ = ["make_site"]
@@ -56,8 +56,29 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
         raise InputError(f"{engine} is not the npm package onnxruntime-web: it lacks {missing[0]}; {_REMEDY}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise InputError(f"{output} exists; choose a folder that does not")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    try:
+        for page in _PAGE.iterdir():
+            shutil.copyfile(page, part / page.name)
+        shutil.copyfile(model, part / _MODEL)
+        (part / "ort").mkdir()
+        for name in _ENGINE:
+            shutil.copyfile(dist / name, part / "ort" / name)
+        (part / "bundle.json").write_text(json.dumps(_describe(manifest, model)), encoding="ascii")
+        for path in [part, *part.rglob("*")]:
+            path.chmod(0o755 if path.is_dir() else 0o644)  # a server of another user must be able to read them
+        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
+        part.rename(output)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return size
+
+
+def _describe(manifest: Manifest, model: Path) -> dict[str, Any]:
+    """What the page needs to know of the model."""
     contract = manifest.contract
-    description: dict[str, Any] = {
+    return {
         "name": str(manifest.architecture["name"]),
         "model": _MODEL,
         "size_bytes": model.stat().st_size,
@@ -70,23 +91,6 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
         "labels": None if contract.labels is None else list(contract.labels),
         "thresholds": None if contract.thresholds is None else list(contract.thresholds),
     }
-    output.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        for page in _PAGE.iterdir():
-            shutil.copyfile(page, part / page.name)
-        shutil.copyfile(model, part / _MODEL)
-        (part / "ort").mkdir()
-        for name in _ENGINE:
-            shutil.copyfile(dist / name, part / "ort" / name)
-        (part / "bundle.json").write_text(json.dumps(description), encoding="ascii")
-        for path in [part, *part.rglob("*")]:
-            path.chmod(0o755 if path.is_dir() else 0o644)  # a server of another user must be able to read them
-        size = sum(path.stat().st_size for path in part.rglob("*") if path.is_file())
-        part.rename(output)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return size
 
 
 def _model(bundle: Path, variant: Variant) -> Path:
