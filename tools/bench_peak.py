@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime.engine.machine import describe_machine
+from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.tuning.timing import time_in_turn
 
 NAMES = ("lenet5", "alexnet", "vgg16", "googlenet", "resnet18", "resnet50", "vit_b_16")
@@ -39,7 +39,7 @@ def product(operator: str, dtypes: tuple[Any, Any], result: int) -> Any:
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     onnx.checker.check_model(model)
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return lambda: session.run(None, {"a": a})
 
 
