@@ -3,8 +3,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STEPS ?=
+# By files, so that each worker makes the bundles of a file once.
+WORKERS ?= -n 2 --dist loadfile
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: $(VENV)/.installed
 	$(BIN)/export-model lenet5 --weights digits -o build/digits --force
@@ -14,7 +16,10 @@ demo: $(VENV)/.installed
 	$(BIN)/run-model predict build/vit "$$($(BIN)/python tools/sample_image.py)"
 
 test: $(VENV)/.installed .peers/.runtime
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest $(WORKERS) -m 'not slow' $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed .peers/.runtime
+	$(BIN)/python -m pytest $(WORKERS) -m slow $(PYTEST_ARGS)
 
 check: $(VENV)/.installed .peers/.runtime
 	$(BIN)/python tools/check.py $(STEPS)
@@ -51,11 +56,10 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 	touch $@
 
 # Other places where bundles run: emulated ARM64, C, Node, browsers. `.ci/run` makes them; tests without them are skipped.
-SHARED := $(abspath $(or $(EDGEPORT_TEST_DATA),../shared))
-.peers/edge/.installed: Makefile constraints.txt $(VENV)/.installed
+.peers/edge/.installed: Makefile constraints.txt $(wildcard tools/edge/*) $(VENV)/.installed
 	rm -rf .peers/arm64 .peers/capi .peers/npm
-	PIP="$(PYTHON) -m pip" sh $(SHARED)/arm64/make-arm64-python.sh $(abspath .peers/arm64) onnxruntime==1.32.0
-	sh $(SHARED)/capi/get-headers.sh $(abspath .peers/capi)
+	PIP="$(PYTHON) -m pip" sh tools/edge/make-arm64-python.sh $(abspath .peers/arm64) onnxruntime==1.32.0
+	sh tools/edge/get-headers.sh $(abspath .peers/capi)
 	for name in libonnxruntime.so libonnxruntime.so.1; do \
 		ln -sf $(abspath $(VENV))/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.* .peers/capi/lib/$$name; done
 	mkdir -p .peers/npm .peers/edge

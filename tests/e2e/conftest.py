@@ -79,17 +79,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def written_by(
-    shared: Callable[[str], Path], peer: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    peer: Callable[[str], Path], once: Callable[[str, Callable[[Path], object]], Path]
 ) -> Callable[[str], Path]:
     """Folder that ``<library>_reference.py`` has filled, in a process of its own that finds the library."""
-    done: dict[str, Path] = {}
 
     def write(library: str) -> Path:
-        if library not in done:
-            search = [peer(library), peer("torchvision"), shared("peers")]
-            if library == "transformers":  # it would take the torchvision that its other half does not fit
-                search = search[:1]
-            folder = tmp_path_factory.mktemp(library)
+        search = [peer(library), peer("torchvision")]
+        if library == "transformers":  # it would take the torchvision that its other half does not fit
+            search = search[:1]
+
+        def run(folder: Path) -> None:
             result = subprocess.run(
                 [sys.executable, Path(__file__).with_name(f"{library}_reference.py"), folder],
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, search))},
@@ -98,7 +97,7 @@ def written_by(
                 check=False,
             )
             assert result.returncode == 0, result.stderr
-            done[library] = folder
-        return done[library]
+
+        return once(library, run)
 
     return write

@@ -1,6 +1,6 @@
 """What Lightning writes, in a process of its own: a LightningModule around torchvision's ResNet-18, trained for a step.
 
-python lightning_reference.py FOLDER, with pytorch-lightning, torchvision and tvshim on PYTHONPATH. Written are
+python lightning_reference.py FOLDER, with pytorch-lightning and torchvision on PYTHONPATH. Written are
 ``plain.ckpt``, whose hyperparameters are numbers and texts, ``objects.ckpt``, whose hyperparameters hold an object, and
 an input with its logits (``resnet18.npz``).
 """

@@ -19,6 +19,7 @@ from edgeport_models.weights import read_checkpoint
 from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.outputs.metrics import relative_l2
 from edgeport_runtime.pixels.preprocess import preprocess
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +47,7 @@ CASES: dict[str, tuple[str, str, str, str, dict[str, Any], str, str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", slow_but(["Hugging Face ViT", "Hugging Face ResNet-18"], CASES))
 def test_bundle_gives_the_writers_logits(case: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, weights, logits, options, layout, note = CASES[case]
     folder = written_by(library)
@@ -73,6 +74,7 @@ def test_every_form_of_hugging_face_holds_the_same_weights(form: str, written_by
     assert (found.layer_norm_eps, found.num_heads) == (1e-12, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["vit_training.pth", "vit_hub"])
 def test_every_form_of_timm_holds_the_same_weights(form: str, written_by: Callable[[str], Path]) -> None:
     folder = written_by("timm")
@@ -81,6 +83,7 @@ def test_every_form_of_timm_holds_the_same_weights(form: str, written_by: Callab
     assert all(torch.equal(found[key], value) for key, value in expected.items())
 
 
+@pytest.mark.slow
 def test_descriptions_fill_in_preprocessing_and_labels(
     written_by: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,10 @@ def _pytorch_classes(architecture: str, weights: Path, images: list[Path]) -> li
 
 @pytest.mark.parametrize(
     ("architecture", "file", "num_correct"),
-    [("resnet20", "resnet20-12fca82f.th", 455), ("resnet56", "resnet56-4bfd9763.th", 470)],
+    [
+        ("resnet20", "resnet20-12fca82f.th", 455),
+        pytest.param("resnet56", "resnet56-4bfd9763.th", 470, marks=pytest.mark.slow),
+    ],
 )
 def test_trained_resnet(
     architecture: str,

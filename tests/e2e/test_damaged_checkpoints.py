@@ -14,6 +14,7 @@ import torch
 from edgeport_export import ExportConfig
 from edgeport_export.source.subject import find_subject as resolve
 from edgeport_runtime.errors import WeightsError
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,6 +39,7 @@ FILES = {
     ),
     "Lightning": ("lightning", "resnet18", "plain.ckpt", "model.bn1.bias", "bn1.bias"),
 }  # fmt: skip
+OF_TRANSFORMERS = [name for name, (library, *_) in FILES.items() if library == "transformers"]
 PICKLES = [name for name, (_, _, file, *_) in FILES.items() if file.endswith((".pth", ".bin", ".ckpt"))]
 
 
@@ -68,7 +70,7 @@ def _write(state: dict[str, Any], path: Path) -> Path:
 
 
 @pytest.mark.parametrize("part", [0.5, 0.999], ids=["half", "almost whole"])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_but(OF_TRANSFORMERS, FILES))
 def test_truncated(name: str, part: float, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, file, *_ = FILES[name]
     data = (written_by(library) / file).read_bytes()
@@ -77,7 +79,7 @@ def test_truncated(name: str, part: float, written_by: Callable[[str], Path], tm
     assert "is damaged" in _refusal(architecture, path)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_but(OF_TRANSFORMERS, FILES))
 def test_missing_key(name: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, file, key, own_key = FILES[name]
     state = _read(written_by(library) / file)
@@ -87,7 +89,7 @@ def test_missing_key(name: str, written_by: Callable[[str], Path], tmp_path: Pat
     assert f"missing: {own_key} (" in message
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_but(OF_TRANSFORMERS, FILES))
 def test_changed_shape(name: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, file, key, own_key = FILES[name]
     state = _read(written_by(library) / file)
@@ -109,7 +111,7 @@ class _TouchOnLoad:
         return Path.touch, (self.marker,)
 
 
-@pytest.mark.parametrize("name", PICKLES)
+@pytest.mark.parametrize("name", slow_but(["Hugging Face ViT, bin"], PICKLES))
 def test_code_in_a_pickle_is_not_run(name: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, file, *_ = FILES[name]
     content = torch.load(written_by(library) / file, weights_only=True)
@@ -120,6 +122,7 @@ def test_code_in_a_pickle_is_not_run(name: str, written_by: Callable[[str], Path
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.slow
 def test_code_in_an_array_is_not_run(written_by: Callable[[str], Path], tmp_path: Path) -> None:
     _, architecture, file, *_ = FILES["google-research"]
     state = _read(written_by("timm") / file) | {"payload": np.array([_TouchOnLoad(tmp_path / "marker")], dtype=object)}
@@ -127,6 +130,7 @@ def test_code_in_an_array_is_not_run(written_by: Callable[[str], Path], tmp_path
     assert not (tmp_path / "marker").exists()
 
 
+@pytest.mark.slow
 def test_objects_in_lightnings_hyperparameters_are_refused(written_by: Callable[[str], Path]) -> None:
     message = _refusal("resnet18", written_by("lightning") / "objects.ckpt")
     assert "holds Python objects besides tensors (pathlib.PosixPath)" in message

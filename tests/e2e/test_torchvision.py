@@ -20,6 +20,7 @@ from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import load_checkpoint
 from edgeport_runtime import Classifier
 from edgeport_runtime.outputs.metrics import relative_l2
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,27 +37,25 @@ FILES = {
 AUXILIARY = ("aux1.", "aux2.")
 
 
-@pytest.fixture(scope="module")
-def references(
-    shared: Callable[[str], Path], peer: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Folder with torchvision's weights, inputs and logits; torchvision has loaded our state dicts by then."""
-    folder = tmp_path_factory.mktemp("torchvision")
-    for name in FILES:
+@pytest.fixture
+def references(name: str, peer: Callable[[str], Path], once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """Folder with torchvision's weights, inputs and logits; torchvision has loaded our state dict by then."""
+
+    def run(folder: Path) -> None:
         torch.save(ARCHITECTURES[name].build().state_dict(), folder / f"{name}.edgeport.pth")
-    search = os.pathsep.join(map(str, (peer("torchvision"), shared("peers"))))
-    done = subprocess.run(
-        [sys.executable, REFERENCE, folder],
-        env={**os.environ, "PYTHONPATH": search},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return folder
+        done = subprocess.run(
+            [sys.executable, REFERENCE, folder, name],
+            env={**os.environ, "PYTHONPATH": str(peer("torchvision"))},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    return once(f"torchvision-{name}", run)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_but(["resnet18"], FILES))
 def test_state_dict_layout_is_torchvisions(name: str, references: Path) -> None:
     state = load_checkpoint(references / FILES[name])
     state = {key: value for key, value in state.items() if not key.startswith(AUXILIARY)}
@@ -67,7 +66,7 @@ def test_state_dict_layout_is_torchvisions(name: str, references: Path) -> None:
     module.load_state_dict(state, strict=True)
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", slow_but(["resnet18"], FILES))
 def test_bundle_gives_torchvisions_logits(name: str, references: Path, tmp_path: Path) -> None:
     reference = np.load(references / f"{name}.npz")
     expected_BK = reference["logits"]

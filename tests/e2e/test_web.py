@@ -16,6 +16,7 @@ import pytest
 
 from edgeport_runtime import load_manifest
 from edgeport_runtime.commands.cli import main
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -111,7 +112,7 @@ def _requests(driver: Chrome) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.mark.parametrize("name", ["lenet5", "resnet20", "vit_digits"])
+@pytest.mark.parametrize("name", slow_but(["lenet5"], ["lenet5", "resnet20", "vit_digits"]))
 def test_the_browser_answers_as_pytorch(
     name: str,
     site: Callable[[str], Path],

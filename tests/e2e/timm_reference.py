@@ -1,6 +1,6 @@
 """What timm writes and computes, in a process of its own.
 
-python timm_reference.py FOLDER, with timm, torchvision and tvshim on PYTHONPATH. Written are ViT-Ti/16 (``vit.pth``,
+python timm_reference.py FOLDER, with timm and torchvision on PYTHONPATH. Written are ViT-Ti/16 (``vit.pth``,
 and the same with the wrappers of a training script in ``vit_training.pth``), a folder as timm pushes it to the hub
 (``vit_hub``), the weights of google-research's layout (``vit_google.npz``), ResNets (``resnet18.pth``,
 ``resnet50.safetensors``), and for each an input with its logits: also of the ViT at 160 pixels, and with one channel.

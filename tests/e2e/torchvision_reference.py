@@ -1,6 +1,6 @@
 """What torchvision computes, in a process of its own: its compiled extension does not fit the CPU build of torch.
 
-python torchvision_reference.py FOLDER, with torchvision and tvshim on PYTHONPATH. For each architecture, FOLDER holds
+python torchvision_reference.py FOLDER NAME..., with torchvision on PYTHONPATH. For each architecture, FOLDER holds
 EdgePort's state dict in ``<name>.edgeport.pth``, which torchvision's network must load strictly. Written beside it are
 torchvision's own weights (``<name>.pth`` or ``<name>.safetensors``), and an input with its logits (``<name>.npz``).
 """
@@ -88,8 +88,9 @@ def colour_blocks(num_images: int) -> torch.Tensor:
     return blocks_BCHW + torch.randn(num_images, 3, 224, 224)
 
 
-def main(folder: Path) -> None:
-    for name, suffix in SUFFIXES.items():
+def main(folder: Path, names: list[str]) -> None:
+    for name in names:
+        suffix = SUFFIXES[name]
         torch.manual_seed(0)
         options = {"aux_logits": True, "init_weights": False} if name == "googlenet" else {}
         model = getattr(models, name)(weights=None, **options)
@@ -116,4 +117,4 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), sys.argv[2:])

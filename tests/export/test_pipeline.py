@@ -17,6 +17,7 @@ from edgeport_export.parity.chain import Chain
 from edgeport_export.progress import Progress
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier, InputError, ParityError, load_manifest
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +42,13 @@ ARCHITECTURES_EXPORTED = [
 ]
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES_EXPORTED)
+@pytest.mark.parametrize(
+    "architecture",
+    slow_but(
+        ("lenet5", "lenet5_1998", "inception_naive", "inception_reduced", "resnet18", "resnet20", "vit_ti_16"),
+        ARCHITECTURES_EXPORTED,
+    ),
+)
 def test_random_weights_keep_parity(architecture: str, tmp_path: Path) -> None:
     stages: list[str] = []
     progress = Progress()
@@ -95,7 +102,10 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     assert len(contents[0]) == 1 + 1 + 2 + 8 + 1
 
 
-@pytest.mark.parametrize(("architecture", "opset"), [("lenet5", 18), ("vit_ti_16", 18), ("vit_ti_16", 23)])
+@pytest.mark.parametrize(
+    ("architecture", "opset"),
+    [("lenet5", 18), *(pytest.param("vit_ti_16", opset, marks=pytest.mark.slow) for opset in (18, 23))],
+)
 def test_opset_is_honoured(architecture: str, opset: int, tmp_path: Path) -> None:
     result = export(ExportConfig(architecture=architecture, output=tmp_path / "bundle", opset=opset))
     model = onnx.load(result.path / "model.fp32.onnx")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights.adapt import image_size_of, resize_positions, sum_channels
@@ -38,6 +40,19 @@ def test_rows_and_columns_are_not_exchanged() -> None:
     grid = resized["encoder.pos_embedding"][0, 1:, 0].reshape(10, 10)
     assert torch.allclose(grid, grid[:, :1].expand(10, 10), atol=1e-5)
     assert (grid[1:, 0] > grid[:-1, 0]).all()
+
+
+@pytest.mark.parametrize("side", [3, 10])
+def test_interpolation_is_antialiased_as_pillows(side: int) -> None:
+    state = _vit_state(50)
+    resized, _ = resize_positions(state, image_size=16 * side, source="w.pth")
+    for d in range(4):
+        grid = Image.fromarray(state["encoder.pos_embedding"][0, 1:, d].reshape(7, 7).numpy())
+        expected = torch.from_numpy(np.array(grid.resize((side, side), Image.Resampling.BICUBIC)))
+        # Measured: 3e-7; without antialiasing 0.5 and 0.3.
+        torch.testing.assert_close(
+            resized["encoder.pos_embedding"][0, 1:, d].reshape(side, side), expected, rtol=0, atol=1e-5
+        )
 
 
 def test_same_size_and_other_networks_stay_as_they_are() -> None:

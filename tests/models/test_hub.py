@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 
 from edgeport_models import ARCHITECTURES
+from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -165,7 +166,10 @@ def test_repositories_that_cannot_be_had(hub: Hub, tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("address", ["hf://", "hf://lenet", "hf://a/b/c", "hf://a/b@", "hf://a/../b", "hf://a/b@x y"])
+@pytest.mark.parametrize(
+    "address",
+    slow_but(["hf://a/../b"], ["hf://", "hf://lenet", "hf://a/b/c", "hf://a/b@", "hf://a/../b", "hf://a/b@x y"]),
+)
 def test_addresses_that_are_none(address: str, hub: Hub, tmp_path: Path) -> None:
     assert "a repository is written hf://OWNER/NAME" in _refusal(address, hub, tmp_path)
     assert hub.asked == []

@@ -16,6 +16,7 @@ from torch import nn
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import init_random
 from edgeport_runtime.outputs.metrics import relative_l2
+from speed import slow_but
 
 if TYPE_CHECKING:
     from edgeport_models import ModelSpec
@@ -27,6 +28,7 @@ SPECS = {
     for name, spec in ARCHITECTURES.items()
     if name == spec.name and (spec.num_params < 30e6 or name.startswith("alexnet"))
 }
+NAMES = slow_but(("lenet5", "googlenet", "resnet18", "resnet20", "plain20", "vit_ti_16", "inception_reduced"), SPECS)
 
 
 def draw(spec: ModelSpec, *, seed: int, image_size: int | None = None) -> nn.Module:
@@ -43,14 +45,14 @@ def is_same(first: nn.Module, second: nn.Module) -> bool:
     return all(torch.equal(value, others[key]) for key, value in first.state_dict().items())
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_seed_decides_the_weights(name: str) -> None:
     first, again, other = (draw(SPECS[name], seed=seed, image_size=96) for seed in (5, 5, 6))
     assert is_same(first, again)
     assert not is_same(first, other)
 
 
-@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("name", NAMES)
 def test_logits_are_fit_for_a_comparison(name: str) -> None:
     """Of order 1, different for each image, and little affected by float32's rounding."""
     spec = SPECS[name]

@@ -101,6 +101,15 @@ def _hugging_face_vit() -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.parametrize("names", ["attention.{}", "{0[0]}_proj"], ids=["transformers 4", "transformers 5"])
+def test_query_key_and_value_stand_in_this_order(names: str) -> None:
+    parts = {part: torch.randn(4, 4) for part in ("value", "key", "query")}
+    state = {f"vit.layers.0.attention.{names.format(part)}.weight": values for part, values in parts.items()}
+    converted, _ = convert(state, {}, source="w.pth")
+    joined = converted.state["encoder.layers.encoder_layer_0.self_attention.in_proj_weight"]
+    assert torch.equal(joined, torch.cat([parts["query"], parts["key"], parts["value"]]))
+
+
 def test_epsilon_and_heads_of_the_config_are_the_modules(tmp_path: Any) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "vit", "layer_norm_eps": 0.001, "num_attention_heads": 4}')
     torch.save(_hugging_face_vit(), tmp_path / "w.bin")

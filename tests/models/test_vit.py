@@ -50,6 +50,18 @@ def test_encoder_block_equals_pytorch() -> None:
         torch.testing.assert_close(block(tokens_BND), reference.double().eval()(tokens_BND))
 
 
+def test_every_norm_adds_a_millionth_to_the_variance() -> None:
+    module = small_vit()
+    tokens_ND = 1e-3 * torch.randn(6, 32, dtype=torch.float64)  # of about that variance
+    norms = [child for child in module.modules() if isinstance(child, nn.LayerNorm)]
+    assert len(norms) == 5
+    for norm in norms:
+        centred_ND = tokens_ND - tokens_ND.mean(dim=1, keepdim=True)
+        variance_N1 = centred_ND.square().mean(dim=1, keepdim=True)
+        expected_ND = centred_ND / (variance_N1 + 1e-6).sqrt() * norm.weight + norm.bias
+        torch.testing.assert_close(norm(tokens_ND), expected_ND)
+
+
 @pytest.mark.parametrize(("image_size", "num_tokens"), [(224, 197), (384, 577), (32, 5)])
 def test_one_token_a_patch_and_one_for_the_class(image_size: int, num_tokens: int) -> None:
     with torch.device("meta"):

@@ -6,9 +6,15 @@ import pytest
 import torch
 
 from edgeport_models import ALIASES, ARCHITECTURES, ModelSpec
+from speed import slow_but
 
 SPECS = {name: spec for name, spec in ARCHITECTURES.items() if name not in ALIASES}
 NAMES = sorted(SPECS)
+# Forward passes: one of each kind of network in every run.
+SHAPES = slow_but(
+    ("lenet5", "alexnet", "vgg11_bn", "googlenet", "resnet18", "resnet20", "plain20", "vit_ti_16", "inception_naive"),
+    NAMES,
+)
 
 
 def output_shape(spec: ModelSpec, input_shape: tuple[int, int, int], **arguments: int) -> tuple[int, ...]:
@@ -47,7 +53,7 @@ def test_number_of_parameters(name: str) -> None:
     assert sum(parameter.numel() for parameter in module.parameters()) == SPECS[name].num_params
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 def test_default_shapes(name: str) -> None:
     spec = SPECS[name]
     assert output_shape(spec, spec.input_shape) == (2, spec.num_classes)
@@ -60,14 +66,14 @@ def test_default_input_shape_is_that_of_the_input_contract(name: str) -> None:
     assert spec.input_shape == (num_channels, spec.preprocess.image_size, spec.preprocess.image_size)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("num_classes", [1, 7])
 def test_number_of_classes(name: str, num_classes: int) -> None:
     spec = SPECS[name]
     assert output_shape(spec, spec.input_shape, num_classes=num_classes) == (2, num_classes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("in_channels", [1, 3])
 def test_number_of_channels(name: str, in_channels: int) -> None:
     spec = SPECS[name]
@@ -75,7 +81,7 @@ def test_number_of_channels(name: str, in_channels: int) -> None:
     assert output_shape(spec, shape, in_channels=in_channels) == (2, spec.num_classes)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("image_size", [96, 128])
 def test_image_size(name: str, image_size: int) -> None:
     spec = SPECS[name]
@@ -114,7 +120,7 @@ def smallest_size(name: str) -> int:
     return 4 if SPECS[name].preprocess.image_size == 32 else 32
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SHAPES)
 def test_smallest_image_size(name: str) -> None:
     spec, smallest = SPECS[name], smallest_size(name)
     assert output_shape(spec, (spec.input_shape[0], smallest, smallest), image_size=smallest) == (2, spec.num_classes)

@@ -128,6 +128,7 @@ def test_multilabel_from_an_npz(train: Train, tmp_path: Path) -> None:
     assert load_file(tmp_path / "b" / "model.safetensors")["fc3.weight"].shape == (3, 84)
 
 
+@pytest.mark.slow
 def test_interrupted_training_goes_on_to_the_same_result(npz: Path, tmp_path: Path) -> None:
     # BatchNorm's statistics and AdamW's moments must come back too, not the weights alone.
     options = ("--data", npz, "--channels", 1, "--image-size", 16, "--epochs", 8, "--batch-size", 16, "--flip")

@@ -46,6 +46,7 @@ def _assert_same(bundle: Path, images: list[Path], *, variant: str = "fp32", top
             assert infer.predict(session, image, top_k) == expected
 
 
+@pytest.mark.slow
 def test_photos_give_the_same_bits_in_every_variant(shared: Callable[[str], Path], tmp_path: Path) -> None:
     variants = ("int8", "fp16", "int8-weights")
     bundle = export(ExportConfig(architecture="vit_ti_16", output=tmp_path / "bundle", quantize=variants)).path

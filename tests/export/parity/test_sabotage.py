@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from edgeport_export import cli, pipeline
 from edgeport_export.graph import simplify as simplify_module
 from edgeport_export.graph.passes import PASSES
+from speed import slow_but
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,7 +65,7 @@ def test_altered_weight_in_trace_names_stage_and_node(
     assert f"stage exported departs from PyTorch at node {altered[0]} ({op_type})" in message
 
 
-@pytest.mark.parametrize("architecture", ["resnet20", "vit_ti_16"])
+@pytest.mark.parametrize("architecture", slow_but(["resnet20"], ["resnet20", "vit_ti_16"]))
 def test_altered_weight_in_a_pass_names_stage_and_node(
     architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,7 +101,7 @@ def test_altered_weight_in_a_variant_names_stage_and_node(
     assert f"stage variant fp32 departs from PyTorch at node {altered[0]} (Conv)" in message
 
 
-@pytest.mark.parametrize("architecture", ["lenet5", "vit_ti_16"])
+@pytest.mark.parametrize("architecture", slow_but(["lenet5"], ["lenet5", "vit_ti_16"]))
 def test_frozen_batch_in_a_reshape_names_stage_and_node(
     architecture: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pytest
+from onnx import helper
 from sklearn.metrics import f1_score
 
 from contracts import make_contract
 from edgeport_export.quantize.drop import Drop, measure_drop
 from edgeport_export.quantize.histogram import METHODS, Histogram
+from edgeport_export.quantize.recipes import Recipe
 from edgeport_export.quantize.rounding import round_weight
 from edgeport_export.quantize.search import search
+from edgeport_export.quantize.static import StaticQuantizer
 from edgeport_runtime import QuantizeError
 
 if TYPE_CHECKING:
@@ -84,6 +88,22 @@ def test_clipping_and_noise_are_of_the_range(values: NDArray[np.float32]) -> Non
     assert seen.clipped(-2, 2) == pytest.approx((np.abs(values) > 2).mean(), abs=0.005)
     expected = 10 * np.log10(np.mean(values**2) / _error(values, -6, 6))
     assert seen.signal_to_noise(-6, 6) == pytest.approx(expected, abs=0.3)
+
+
+def test_inputs_of_a_concatenation_have_its_range() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["a"]),
+        helper.make_node("Clip", ["x"], ["b"]),
+        helper.make_node("Concat", ["a", "b"], ["c"], axis=1),
+    ]
+    model = helper.make_model(helper.make_graph(nodes, "parts", [], []))
+    limits = {"a": 2.0, "b": 6.0, "c": 7.0}
+    seen = {name: _histogram(np.linspace(0, high, 100, dtype=np.float32)) for name, high in limits.items()}
+    recipe = Recipe(scheme="static", activations="uint8", layers=("Conv",), others=("Concat",), reason="", source="")
+    quantizer = StaticQuantizer(model=model, recipe=recipe, ranges={}, histograms=seen)
+    assert quantizer.with_method("min-max").ranges == dict.fromkeys("abc", (0.0, 7.0))
+    alone = replace(quantizer, recipe=replace(recipe, others=()))
+    assert alone.with_method("min-max").ranges == {name: (0.0, high) for name, high in limits.items()}
 
 
 def test_zeros_alone_have_an_empty_range() -> None:

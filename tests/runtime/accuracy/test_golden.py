@@ -55,6 +55,20 @@ def test_other_logits_fail(bundle: Path, edit_manifest: EditManifest) -> None:
     assert not report.passed
 
 
+@pytest.mark.parametrize(("departure", "passed"), [(0.8e-4, True), (1.25e-4, False)])
+def test_the_tolerance_of_float32_is_a_ten_thousandth(
+    departure: float, passed: bool, bundle: Path, edit_manifest: EditManifest
+) -> None:
+    logits = _expected(bundle)
+    logits[3] *= 1 + departure
+    _rewrite_expected(bundle, edit_manifest, logits)
+    report = verify(bundle)
+    assert report.tolerance == 1e-4
+    assert report.relative_l2 == pytest.approx(departure, rel=0.05)
+    assert report.num_equal == 8
+    assert report.passed is passed
+
+
 def test_another_class_fails_within_the_tolerance() -> None:
     values = {"device": "cpu", "num_images": 8, "relative_l2": 1e-6, "num_equal": 7, "tolerance": 1e-4}
     assert not GoldenReport(variant="fp32", **values, num_equal_needed=8).passed

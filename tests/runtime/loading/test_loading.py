@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,10 +170,16 @@ def test_without_onnxruntime_the_extras_are_named(lenet5: ExportResult) -> None:
     )
 
 
+@pytest.fixture(scope="module")
+def quantized_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("quantized") / "bundle"
+    return export(ExportConfig(architecture="lenet5", output=output)).path
+
+
 @pytest.fixture
-def quantized(tmp_path: Path) -> Path:
-    """A bundle with an int8 variant."""
-    return export(ExportConfig(architecture="lenet5", output=tmp_path / "quantized")).path
+def quantized(quantized_once: Path, tmp_path: Path) -> Path:
+    """A bundle with an int8 variant, to be altered."""
+    return shutil.copytree(quantized_once, tmp_path / "quantized")
 
 
 def _measure(bundle: Path, alter: Callable[[dict[str, Any]], object]) -> None:
