@@ -142,6 +142,10 @@ def test_a_vit_is_dynamic_and_attention_is_one_node_in_float(tmp_path: Path) -> 
         assert ints[op] == floats[op] > 0
     assert ints["MultiHeadAttention"] == floats["Softmax"] > 0
     assert ints["MatMul"] == ints["Softmax"] == 0
+    every = f"changed {floats['Softmax']} of {floats['Softmax']}"
+    assert f"pass fold_attention_scale: {every}" in result.notes
+    assert f"int8: pass fuse_attention: {every}" in result.notes
+    assert not any("left" in note for note in result.notes)
 
 
 def test_small_networks_with_tanh_keep_their_convolutions_in_float(weights: Path, tmp_path: Path) -> None:
