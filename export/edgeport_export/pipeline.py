@@ -55,7 +55,7 @@ class ExportResult:
         parity: the stages of its chain.
         made: how each variant but ``fp32`` was made, in their order.
         measured: latencies of each variant on this machine.
-        notes: variants that were left out, and why.
+        notes: what each graph pass changed, and why it left what it left; variants that were left out, and why.
     """
 
     path: Path
@@ -108,7 +108,7 @@ def export(
         chain = Chain(subject.module, batches, contract=subject.contract, num_images=len(files))
         golden = write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
         traced = _trace(subject, config, chain, work=work, progress=progress)
-        fp32 = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
+        fp32, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
         made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
         limits = {m.plan.name: m.limits for m in made}
 
@@ -129,6 +129,7 @@ def export(
         }
         write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
         place(bundle, target, force=config.force)
+    notes = (*pass_notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 
@@ -181,16 +182,16 @@ def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, 
 
 def _write_fp32(
     traced: Traced, subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
-) -> Variant:
+) -> tuple[Variant, list[str]]:
     progress.stage("simplify")
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
-    simplify(traced, subject.contract, simplified)
+    notes = simplify(traced, subject.contract, simplified)
     progress.stage("simplified")
     chain.check_graph("simplified", simplified)
     progress.stage("variant fp32")
     path = move_model(simplified, bundle)
     digest = chain.check_graph("variant fp32", path)
-    return variant_of(
+    variant = variant_of(
         path,
         name="fp32",
         precision="float32",
@@ -199,6 +200,7 @@ def _write_fp32(
         opset=config.opset,
         num_equal=0,
     )
+    return variant, notes
 
 
 def _write_quantized(
@@ -236,6 +238,7 @@ def _write_quantized(
         progress.stage(stage)
         digest = chain.check_graph(stage, path, limits=result.limits)
         made.append(result)
+        notes += [f"{plan.name}: {note}" for note in result.notes]
         variants.append(
             variant_of(
                 path,

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from edgeport_export.graph.outcome import is_routine
 from edgeport_export.progress import Progress
 from edgeport_models import ALIASES, ARCHITECTURES
 from edgeport_runtime.commands.report import describe_input
@@ -94,7 +95,7 @@ def print_result(result: ExportResult, output: Path) -> None:
         _print_variants(result)
     print(f"input: {describe_input(result.manifest.contract)}")
     note = result.manifest.weights.get("note")
-    for text in ([note] if note else []) + list(result.notes):
+    for text in ([note] if note else []) + [text for text in result.notes if not is_routine(text)]:
         print(f"note: {text}")
     size = sum(path.stat().st_size for path in result.path.glob("model.*"))
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")

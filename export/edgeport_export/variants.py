@@ -90,6 +90,7 @@ class Made:
         details: for the manifest.
         trades: layers that went back to float, if a budget was given.
         costs: of each layer, if they were asked for.
+        notes: what graph passes changed in this variant alone, and why they left what they left.
     """
 
     plan: Plan
@@ -97,6 +98,7 @@ class Made:
     details: dict[str, Any]
     trades: list[Trade] = field(default_factory=list)
     costs: list[NodeCost] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
 
 def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random: bool) -> Planned:
@@ -240,7 +242,8 @@ class Workshop:
             "relative_l2": float(f"{self._judge.distance(model):.4g}"),
             "drop": None if not trades else trades[-1].drop.to_dict(),
         }
-        made = Made(plan=plan, limits=limits, details=details, trades=trades, costs=costs)
+        notes = quantizer.notes if isinstance(quantizer, DynamicQuantizer) else ()
+        made = Made(plan=plan, limits=limits, details=details, trades=trades, costs=costs, notes=notes)
         self._check(made)
         if self._has_odd_golden and not trades:
             made = replace(made, limits=_SYNTHETIC_LIMITS)

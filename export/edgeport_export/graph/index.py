@@ -34,6 +34,11 @@ class GraphIndex:
         node = self._producers.get(name)
         return node if node is not None and op_type in (None, node.op_type) else None
 
+    def product(self, name: str) -> onnx.NodeProto | None:
+        """The MatMul that makes a value from two others, neither of them a stored constant."""
+        node = self.producer(name, "MatMul")
+        return node if node is not None and all(self.initializer(source) is None for source in node.input) else None
+
     def consumers(self, name: str) -> list[onnx.NodeProto]:
         """The nodes that read a value, in the graph's order; a node stands once for each of its inputs that does."""
         return self._consumers.get(name, [])

@@ -33,7 +33,7 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
         path: where to write.
 
     Returns:
-        Names of the passes that changed the graph.
+        What each of our passes changed, and why it left the places that it left, in a line each.
 
     Raises:
         SimplifyError: if onnxsim fails, or a pass leaves an invalid graph.
@@ -46,11 +46,11 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
         )
     except Exception as error:  # its C++ core raises bare RuntimeError and more
         raise SimplifyError(f"onnxsim failed on the traced graph: {error}") from error
-    changed = run_passes(model)
+    notes = run_passes(model)
     model.ir_version = min(model.ir_version, _IR_VERSION)
     model.producer_name = "edgeport"
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
     save_model(model, path, check=True)
-    return changed
+    return notes

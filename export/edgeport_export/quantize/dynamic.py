@@ -26,11 +26,15 @@ class DynamicQuantizer:
     Args:
         model: float, with its weights and shapes inside, and marked by :func:`mark_inferred`.
         recipe: how.
+
+    Attributes:
+        notes: what ``fuse_attention`` changed in the last quantized model, and why it left what it left.
     """
 
     def __init__(self, model: onnx.ModelProto, recipe: Recipe) -> None:
         self.model = model
         self.recipe = recipe
+        self.notes: tuple[str, ...] = ()
 
     def layers(self) -> list[str]:
         """Names of the nodes that can be quantized, in the graph's order."""
@@ -62,5 +66,5 @@ class DynamicQuantizer:
         quantized: onnx.ModelProto = quantizer.model.model
         if self.recipe.fuses_attention:
             quantizer.model.topological_sort()  # nodes are appended
-            fuse_attention(quantized)
+            self.notes = tuple(fuse_attention(quantized).notes(fuse_attention.__name__))
         return quantized

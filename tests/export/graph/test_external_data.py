@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from edgeport_export import ExportConfig, ExportResult, export
 from edgeport_export.cli import main
+from edgeport_export.graph.outcome import Outcome
 from edgeport_export.graph.passes import PASSES
 from edgeport_runtime import Classifier, ManifestError, ParityError, SessionError, load_manifest
 from edgeport_runtime.commands.cli import main as run_model
@@ -144,13 +145,13 @@ def test_a_pass_that_alters_a_weight_is_still_found(
 ) -> None:
     names = []
 
-    def alter(model: onnx.ModelProto) -> bool:
+    def alter(model: onnx.ModelProto) -> Outcome:
         weights = {tensor.name: tensor for tensor in model.graph.initializer}
         node = next(n for n in model.graph.node if n.op_type == "MatMul" and n.input[1] in weights)
         tensor = weights[node.input[1]]
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 1.5, tensor.name))
         names.append(node.name)
-        return True
+        return Outcome(num_changed=1)
 
     passes: tuple[Any, ...] = (*PASSES, alter)
     monkeypatch.setattr("edgeport_export.graph.passes.PASSES", passes)

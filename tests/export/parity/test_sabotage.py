@@ -12,6 +12,7 @@ from onnx import numpy_helper
 
 from edgeport_export import cli, pipeline
 from edgeport_export.graph import simplify as simplify_module
+from edgeport_export.graph.outcome import Outcome
 from edgeport_export.graph.passes import PASSES
 from speed import slow_but
 
@@ -71,11 +72,11 @@ def test_altered_weight_in_a_pass_names_stage_and_node(
 ) -> None:
     altered = []
 
-    def alter(model: onnx.ModelProto) -> bool:
+    def alter(model: onnx.ModelProto) -> Outcome:
         node = _nth(model, "Conv", 5) if architecture == "resnet20" else _nth(model, "MatMul", 21)
         _alter_weight(model, node)
         altered.append(f"{node.name} ({node.op_type})")
-        return True
+        return Outcome(num_changed=1)
 
     monkeypatch.setattr("edgeport_export.graph.passes.PASSES", (*PASSES, alter))
     message = _export_fails(architecture, tmp_path, capsys)
@@ -107,7 +108,7 @@ def test_frozen_batch_in_a_reshape_names_stage_and_node(
 ) -> None:
     frozen = []
 
-    def freeze(model: onnx.ModelProto) -> bool:
+    def freeze(model: onnx.ModelProto) -> Outcome:
         node = _nth(model, "Reshape", 0)
         tensor = next(t for t in model.graph.initializer if t.name == node.input[1])
         shape = numpy_helper.to_array(tensor).copy()
@@ -116,7 +117,7 @@ def test_frozen_batch_in_a_reshape_names_stage_and_node(
         shape[1:] = np.where(known == -1, 1, known) if architecture == "lenet5" else known
         tensor.CopyFrom(numpy_helper.from_array(shape, tensor.name))
         frozen.append(node.name)
-        return True
+        return Outcome(num_changed=1)
 
     monkeypatch.setattr("edgeport_export.graph.passes.PASSES", (*PASSES, freeze))
     message = _export_fails(architecture, tmp_path, capsys)
@@ -127,11 +128,11 @@ def test_frozen_batch_of_the_input_names_the_stage(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def simplify(traced: Traced, contract: Any, path: Path) -> list[str]:
-        changed = simplify_module.simplify(traced, contract, path)
+        notes = simplify_module.simplify(traced, contract, path)
         model = onnx.load(path)
         model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 2
         onnx.save(model, path)
-        return changed
+        return notes
 
     monkeypatch.setattr(pipeline, "simplify", simplify)
     assert "stage simplified fails" in _export_fails("lenet5", tmp_path, capsys)
@@ -167,9 +168,9 @@ def test_failed_forced_export_keeps_the_old_bundle(
     assert cli.main(["lenet5", "-o", str(target)]) == 0
     before = {path: path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()}
 
-    def alter(model: onnx.ModelProto) -> bool:
+    def alter(model: onnx.ModelProto) -> Outcome:
         _alter_weight(model, _nth(model, "Conv", 0))
-        return True
+        return Outcome(num_changed=1)
 
     monkeypatch.setattr("edgeport_export.graph.passes.PASSES", (*PASSES, alter))
     assert cli.main(["lenet5", "-o", str(target), "--force", "--seed", "1"]) == 3

@@ -120,7 +120,8 @@ def test_only_needed_opsets_are_imported(every: ExportResult, tmp_path: Path) ->
         model = onnx.load(every.path / variant.file)
         assert [(o.domain, o.version) for o in model.opset_import] == [("", 20)]
         assert model.ir_version == 10
-        assert [p.key for p in model.metadata_props] == ["edgeport.contract"]
+        told = [] if variant.quantization is None else ["edgeport.quantization"]
+        assert [p.key for p in model.metadata_props] == ["edgeport.contract", *told]
         onnx.checker.check_model(model, full_check=True)
     for opset in (18, 23):
         for architecture in ("vit_digits", "lenet5"):
@@ -142,6 +143,10 @@ def test_a_vit_is_dynamic_and_attention_is_one_node_in_float(tmp_path: Path) -> 
         assert ints[op] == floats[op] > 0
     assert ints["MultiHeadAttention"] == floats["Softmax"] > 0
     assert ints["MatMul"] == ints["Softmax"] == 0
+    every = f"changed {floats['Softmax']} of {floats['Softmax']}"
+    assert f"pass fold_attention_scale: {every}" in result.notes
+    assert f"int8: pass fuse_attention: {every}" in result.notes
+    assert not any("left" in note for note in result.notes)
 
 
 def test_small_networks_with_tanh_keep_their_convolutions_in_float(weights: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Graph passes: each changes a model in place and says whether it did.
+"""Graph passes: each changes a model in place and says what it changed, and why it left what looks like its pattern.
 
 A pass leaves the graph's inputs, outputs and opset as they are, every name defined before it is used, and the function
 computed the same; ``run_passes`` checks the first three after each pass, the parity chain the last.
@@ -18,39 +18,46 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from edgeport_export.graph.outcome import Outcome
+
 __all__ = ["PASSES", "run_passes"]
 
-PASSES: tuple[Callable[[onnx.ModelProto], bool], ...] = (
+PASSES: tuple[Callable[[onnx.ModelProto], Outcome], ...] = (
     strip_metadata,  # first: what later passes and engines see carries no trace of the build machine
     fold_attention_scale,  # last: needs constant weights, which onnxsim's folding has made
 )
 
 
 def run_passes(
-    model: onnx.ModelProto, passes: tuple[Callable[[onnx.ModelProto], bool], ...] | None = None
+    model: onnx.ModelProto, passes: tuple[Callable[[onnx.ModelProto], Outcome], ...] | None = None
 ) -> list[str]:
     """Apply passes in order (``PASSES`` unless given), checking the graph after each that changed it.
 
+    Args:
+        model: changed in place.
+        passes: which, and in which order.
+
     Returns:
-        Names of the passes that changed the model.
+        What each pass changed, and why it left the places that it left, in a line each.
 
     Raises:
         SimplifyError: naming the pass, if it leaves an invalid graph.
     """
-    changed = []
+    notes = []
     contract = _boundary(model)
     for apply in PASSES if passes is None else passes:
-        if not apply(model):
+        outcome = apply(model)
+        notes += outcome.notes(apply.__name__)
+        if not outcome.num_changed:
             continue
         remove_unused(model)
-        changed.append(apply.__name__)
         try:
             check_graph(model)
         except ValueError as error:
             raise SimplifyError(f"the pass {apply.__name__} left an invalid graph: {error}") from None
         if _boundary(model) != contract:
             raise SimplifyError(f"the pass {apply.__name__} changed the graph's inputs, outputs or opset")
-    return changed
+    return notes
 
 
 def _boundary(model: onnx.ModelProto) -> tuple[list[bytes], list[bytes], list[bytes]]:

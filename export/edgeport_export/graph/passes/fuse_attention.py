@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import onnx
 
-from edgeport_export.graph.index import GraphIndex, remove_unused
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from edgeport_export.graph.index import GraphIndex, attribute, remove_unused
+from edgeport_export.graph.outcome import Left, Outcome, find_matches
 
 __all__ = ["DOMAIN", "fuse_attention"]
 
 DOMAIN = "com.microsoft"
+
+_SCALES_OR_MASKS = ("Add", "Div", "Mul")
 
 
 class _Match(NamedTuple):
@@ -24,22 +24,22 @@ class _Match(NamedTuple):
     last: onnx.NodeProto
 
 
-def fuse_attention(model: onnx.ModelProto) -> bool:
+def fuse_attention(model: onnx.ModelProto) -> Outcome:
     """Rewrite ``Softmax(Q K^T) V``, with heads split before and joined after, to ``com.microsoft.MultiHeadAttention``.
 
     The scores are not written to memory as a whole, and nothing is transposed (FlashAttention, Dao et al. 2022). Only
-    for graphs that ONNX Runtime runs: the operator is not part of ONNX. Nothing happens where the heads are not split
+    for graphs that ONNX Runtime runs: the operator is not part of ONNX. A place is left where the heads are not split
     by one constant shape, or where something else reads a value between.
 
     Args:
         model: changed in place; scores are not scaled (see ``fold_attention_scale``).
 
     Returns:
-        True if anything was replaced.
+        How many places were rewritten, and why others were left.
     """
     graph = model.graph
     index = GraphIndex(graph)
-    matches = [match for node in graph.node if (match := _match(node, index)) is not None]
+    matches, left = find_matches(graph.node, lambda node: _match(node, index))
     for match in matches:
         place = list(graph.node).index(match.last)
         graph.node.remove(match.last)
@@ -59,55 +59,71 @@ def fuse_attention(model: onnx.ModelProto) -> bool:
         remove_unused(model)
         if all(opset.domain != DOMAIN for opset in model.opset_import):
             model.opset_import.add(domain=DOMAIN, version=1)
-    return bool(matches)
+    absent = "no softmax reads a product of two values, or goes into one"
+    return Outcome(num_changed=len(matches), left=left, absent=absent)
 
 
-def _match(node: onnx.NodeProto, index: GraphIndex) -> _Match | None:
-    if node.op_type != "Reshape":
+def _match(softmax: onnx.NodeProto, index: GraphIndex) -> _Match | None:
+    """The attention around a softmax; None where there is none. Raises Left where it has to stay."""
+    if softmax.op_type != "Softmax" or not _looks_like_attention(softmax, index):
         return None
-    joined = _only(index, node.input[0], "Transpose")
-    if joined is None or _perm(joined) != [0, 2, 1, 3]:
-        return None
-    summed = _only(index, joined.input[0], "MatMul")
-    weights = None if summed is None else _only(index, summed.input[0], "Softmax")
-    if summed is None or weights is None or _axis(weights) not in (-1, 3):
-        return None
-    scores = _only(index, weights.input[0], "MatMul")
-    if scores is None:
-        return None
-    sources = (
-        _heads(index, scores.input[0], [0, 2, 1, 3]),
-        _heads(index, scores.input[1], [0, 2, 3, 1]),
-        _heads(index, summed.input[1], [0, 2, 1, 3]),
-    )
-    query, key, value = sources
-    if query is None or key is None or value is None or not query[1] == key[1] == value[1]:
-        return None
-    target = index.constant(node.input[1])
-    if target is None or len(target) != 3:
-        return None
-    return _Match((query[0], key[0], value[0]), query[1], node)
+    if attribute(softmax, "axis", [-1])[0] not in (-1, 3):
+        raise Left("its softmax is not over the keys")
+    scores = _maker(index, softmax.input[0], "MatMul", "its scores")
+    query, num_heads = _heads(index, scores.input[0], [0, 2, 1, 3], "its queries")
+    key, num_key_heads = _heads(index, scores.input[1], [0, 2, 3, 1], "its keys")
+    summed = _reader(index, softmax.output[0], "MatMul", "its weights")
+    if summed.input[0] != softmax.output[0]:
+        raise Left("its weights are the second factor")
+    value, num_value_heads = _heads(index, summed.input[1], [0, 2, 1, 3], "its values")
+    if not num_heads == num_key_heads == num_value_heads:
+        raise Left("its queries, keys and values differ in their number of heads")
+    moved = _reader(index, summed.output[0], "Transpose", "its sums")
+    if attribute(moved, "perm", []) != [0, 2, 1, 3]:
+        raise Left("the axes of its sums are in another order")
+    joined = _reader(index, moved.output[0], "Reshape", "its sums")
+    shape = index.constant(joined.input[1])
+    if shape is None or len(shape) != 3:
+        raise Left("its heads are not joined by a constant shape of 3 axes")
+    return _Match((query, key, value), num_heads, joined)
 
 
-def _heads(index: GraphIndex, name: str, perm: Sequence[int]) -> tuple[str, int] | None:
+def _looks_like_attention(softmax: onnx.NodeProto, index: GraphIndex) -> bool:
+    before = index.producer(softmax.input[0])
+    sources = [softmax.input[0]]
+    if before is not None and before.op_type in _SCALES_OR_MASKS:
+        sources += before.input
+    results = [node.output[0] for node in index.consumers(softmax.output[0])]
+    return any(index.product(name) is not None for name in [*sources, *results])
+
+
+def _heads(index: GraphIndex, name: str, perm: list[int], what: str) -> tuple[str, int]:
     """What is split into heads, and into how many."""
-    transpose = _only(index, name, "Transpose")
-    if transpose is None or _perm(transpose) != list(perm):
-        return None
-    split = _only(index, transpose.input[0], "Reshape")
-    shape = None if split is None else index.constant(split.input[1])
-    if split is None or shape is None or len(shape) != 4 or shape[2] <= 0:
-        return None
+    transpose = _maker(index, name, "Transpose", what)
+    if attribute(transpose, "perm", []) != perm:
+        raise Left(f"the axes of {what} are in another order")
+    split = _maker(index, transpose.input[0], "Reshape", what)
+    shape = index.constant(split.input[1])
+    if shape is None or len(shape) != 4 or shape[2] <= 0:
+        raise Left(f"{what} are not split by a constant shape of 4 axes")
     return split.input[0], int(shape[2])
 
 
-def _only(index: GraphIndex, name: str, op_type: str) -> onnx.NodeProto | None:
-    return index.producer(name, op_type) if index.is_used_once(name) else None
+def _maker(index: GraphIndex, name: str, op_type: str, what: str) -> onnx.NodeProto:
+    """The node of that type that makes a value which nothing else reads."""
+    if not index.is_used_once(name):
+        raise Left(f"something else reads {what}")
+    node = index.producer(name, op_type)
+    if node is None:
+        raise Left(f"no {op_type} makes {what}")
+    return node
 
 
-def _perm(node: onnx.NodeProto) -> list[int]:
-    return next((list(a.ints) for a in node.attribute if a.name == "perm"), [])
-
-
-def _axis(node: onnx.NodeProto) -> int:
-    return next((a.i for a in node.attribute if a.name == "axis"), -1)
+def _reader(index: GraphIndex, name: str, op_type: str, what: str) -> onnx.NodeProto:
+    """The node of that type that alone reads a value."""
+    node = index.sole_consumer(name)
+    if node is None:
+        raise Left(f"something else reads {what}")
+    if node.op_type != op_type:
+        raise Left(f"no {op_type} reads {what}")
+    return node
