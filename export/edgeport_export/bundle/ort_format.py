@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
+from edgeport_export.quantize.quiet import quiet_logging
 from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.errors import ExportError
 
@@ -43,10 +43,10 @@ def write_ort(path: Path, target: Path) -> None:
 
 def write_operators(bundle: Path, models: Iterable[Path]) -> None:
     """Write ``required_operators.config`` for ``.ort`` files of a bundle, as ONNX Runtime's build script takes it."""
-    from onnxruntime.tools.ort_format_model import create_config_from_models
-
-    logging.getLogger("ort_format_model.utils").setLevel(logging.WARNING)  # it tells of every file that it writes
     target = bundle / OPERATORS_NAME
-    create_config_from_models(sorted(models), target, enable_type_reduction=False)
+    with quiet_logging():  # it sets up logging when it is imported, and tells of every file that it writes
+        from onnxruntime.tools.ort_format_model import create_config_from_models
+
+        create_config_from_models(sorted(models), target, enable_type_reduction=False)
     lines = [line for line in target.read_text().splitlines() if not line.startswith("#")]  # they name its folder
     target.write_text("\n".join(lines) + "\n")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import onnx
@@ -11,6 +10,7 @@ from onnxruntime.quantization.onnx_quantizer import ONNXQuantizer
 
 from edgeport_export.graph.passes.fuse_attention import fuse_attention
 from edgeport_export.quantize.graph import layers_of
+from edgeport_export.quantize.quiet import quiet_logging
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -58,11 +58,8 @@ class DynamicQuantizer:
             list(self.recipe.layers),
             {"MatMulConstBOnly": True},
         )
-        logging.disable(logging.WARNING)  # it logs to the root logger
-        try:
+        with quiet_logging():
             quantizer.quantize_model()
-        finally:
-            logging.disable(logging.NOTSET)
         quantized: onnx.ModelProto = quantizer.model.model
         if self.recipe.fuses_attention:
             quantizer.model.topological_sort()  # nodes are appended

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +11,7 @@ from onnxruntime.transformers.float16 import DEFAULT_OP_BLOCK_LIST, convert_floa
 
 from edgeport_export.quantize.graph import check_not_quantized
 from edgeport_export.quantize.observe import run_with
+from edgeport_export.quantize.quiet import quiet_logging
 from edgeport_runtime.engine.session import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -60,13 +60,10 @@ def to_half(model: onnx.ModelProto, float_nodes: list[str]) -> onnx.ModelProto:
     check_not_quantized(model)
     source = onnx.ModelProto()
     source.CopyFrom(model)
-    logging.disable(logging.WARNING)  # it reports every small weight that becomes a subnormal number
-    try:
+    with quiet_logging():
         half: onnx.ModelProto = convert_float_to_float16(
             source, keep_io_types=True, op_block_list=DEFAULT_OP_BLOCK_LIST, node_block_list=float_nodes
         )
-    finally:
-        logging.disable(logging.NOTSET)
     _join_float_nodes(half)
     return half
 

@@ -5,7 +5,6 @@ onnxruntime.quantization places the pairs; the ranges, the weights' rounding, an
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from edgeport_export.graph.index import GraphIndex, attribute, remove_unused
 from edgeport_export.quantize.equalize import equalize, find_pairs
 from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, layers_of
 from edgeport_export.quantize.observe import observe
+from edgeport_export.quantize.quiet import quiet_logging
 from edgeport_export.quantize.rounding import round_weight
 
 if TYPE_CHECKING:
@@ -139,11 +139,8 @@ def _with_pairs(
         [*recipe.layers, *recipe.others, *FLOAT_ONLY],
         options,
     )
-    logging.disable(logging.WARNING)  # it logs to the root logger
-    try:
+    with quiet_logging():
         quantizer.quantize_model()
-    finally:
-        logging.disable(logging.NOTSET)
     quantizer.model.topological_sort()  # pairs are appended
     quantized: onnx.ModelProto = quantizer.model.model
     _drop_pairs(quantized)
