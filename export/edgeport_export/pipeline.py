@@ -122,15 +122,20 @@ def export(
         variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
-        totals = {
-            "seconds": round(time.perf_counter() - start, 3),
-            "peak_memory_bytes": peak_memory_bytes(),
-            "num_nodes_traced": len(traced.op_types),
-        }
-        write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
+        _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
     notes = (*pass_notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
+
+
+def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: float, traced: Traced) -> None:
+    """What differs from one export to the next stands beside the manifest, not in it."""
+    totals = {
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "num_nodes_traced": len(traced.op_types),
+    }
+    write_json(bundle / MEASUREMENTS_NAME, {"machine": describe_machine(), "variants": measured, "export": totals})
 
 
 def _run_variants(
@@ -234,20 +239,21 @@ def _write_quantized(
                 raise
             notes.append(f"no {plan.name}: {error}")
             continue
-        stage = f"variant {plan.name}"
-        progress.stage(stage)
-        digest = chain.check_graph(stage, path, limits=result.limits)
+        variants.append(_check_made(result, path, config, chain, progress=progress))
         made.append(result)
         notes += [f"{plan.name}: {note}" for note in result.notes]
-        variants.append(
-            variant_of(
-                path,
-                name=plan.name,
-                precision=plan.precision,
-                quantization=result.details,
-                digest=digest,
-                opset=config.opset,
-                num_equal=0,
-            )
-        )
     return tuple(made), tuple(variants), tuple(notes)
+
+
+def _check_made(made: Made, path: Path, config: ExportConfig, chain: Chain, *, progress: Progress) -> Variant:
+    stage = f"variant {made.plan.name}"
+    progress.stage(stage)
+    return variant_of(
+        path,
+        name=made.plan.name,
+        precision=made.plan.precision,
+        quantization=made.details,
+        digest=chain.check_graph(stage, path, limits=made.limits),
+        opset=config.opset,
+        num_equal=0,
+    )

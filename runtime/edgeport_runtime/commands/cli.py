@@ -71,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     add("verify", _verify, "Run the golden images on this device and compare the outputs with PyTorch's.")
     info = add("info", _info, "Show what the bundle's manifest says.")
     info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
+    _add_machine_commands(commands)
+    return parser
+
+
+def _add_machine_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Those that are about this machine, or write for another."""
     tune = commands.add_parser("tune", help=_TUNE, description=_TUNE, allow_abbrev=False)
     tune.set_defaults(command=_tune)
     tune.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
@@ -105,7 +111,6 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.set_defaults(command=_doctor)
     doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
-    return parser
 
 
 def _positive(text: str) -> int:
