@@ -6,10 +6,10 @@ Lines, each a median or a rate, contenders in turn after a rest:
 overhead    microseconds that `Classifier.logits` adds to the bare session at batch 1.
 start       milliseconds from the start of a process to its first outputs, its peak resident size, and its private
             memory: from the bundle, from what `run-model tune` prepares, and from the .ort file if there is one.
-spinning    a call every 50 ms, with idle threads spinning and without: latency, and processor time a call.
+spinning    a call every 50 ms, with idle threads spinning and without: latency, and processor time per call.
 memory      peak resident size of a process that loads and runs once, by default and with `low_memory=True`.
-stream      images a second over 300 JPEG photos: a loop of `predict`, decoding alone, the network alone at batch 8 (the
-            better of one session with all threads and one thread a worker), and `stream`.
+stream      images per second over 300 JPEG photos: a loop of `predict`, decoding alone, the network alone at batch 8
+            (the better of one session with all threads and one thread per worker), and `stream`.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python tools/train.py lenet5 --data digits -o build/digits
     export-model lenet5 --weights build/digits -o build/lenet5
 
-The data are a folder a class, a CSV with the columns path,labels (several separated by ;), an .npz with x_train and
+The data are one folder per class, a CSV with the columns path,labels (several separated by ;), an .npz with x_train and
 y_train (and x_test, y_test), or `digits`. Images are preprocessed as the runtime does it and augmented after that. The
 epoch that does best on a held-out part is kept as model.safetensors, with its labels and preprocessing beside it;
 metrics.json holds what PyTorch measures on the test images (the held-out ones where there are none).
@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     parser.add_argument("architecture", metavar="ARCH", help="export-model --list shows all")
-    parser.add_argument("--data", required=True, metavar="PATH", help="a folder a class, a CSV, an .npz, or digits")
+    parser.add_argument("--data", required=True, metavar="PATH", help="one folder per class, a CSV, an .npz, or digits")
     parser.add_argument("--test", metavar="PATH", help="a folder or a CSV to measure on at the end")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
     parser.add_argument("--task", choices=TASKS, default="multiclass", help="(default multiclass)")

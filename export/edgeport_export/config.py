@@ -1,4 +1,4 @@
-"""What a user can ask of an export."""
+"""The options of an export."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ MIN_OPSET, MAX_OPSET = 18, 23
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
-"""Choices of an architecture that an export can ask for; each is a field of ExportConfig."""
+"""An architecture's options that an export can set; each is a field of ExportConfig."""
 
 
 class InputOptions(NamedTuple):
-    """What an export asks of the input contract; fields as of :class:`ExportConfig`."""
+    """Options of the input contract; :class:`ExportConfig` describes the fields."""
 
     channels: int | None
     image_size: int | None
@@ -63,7 +63,7 @@ class InputOptions(NamedTuple):
 
 
 class GraphOptions(NamedTuple):
-    """What an export asks of the graph; fields as of :class:`ExportConfig`."""
+    """Options of the graph; :class:`ExportConfig` describes the fields."""
 
     opset: int
     batch: int | None
@@ -71,7 +71,7 @@ class GraphOptions(NamedTuple):
 
 
 class QuantizeOptions(NamedTuple):
-    """What an export asks of its quantized variants; fields as of :class:`ExportConfig`."""
+    """Options of the quantized variants; :class:`ExportConfig` describes the fields."""
 
     quantize: tuple[str, ...] | None
     target: tuple[Target, ...]
@@ -86,7 +86,7 @@ class QuantizeOptions(NamedTuple):
 
 
 class BundleOptions(NamedTuple):
-    """What an export asks of the bundle's folder; fields as of :class:`ExportConfig`."""
+    """Options of the bundle's folder; :class:`ExportConfig` describes the fields."""
 
     output: Path
     force: bool
@@ -96,60 +96,61 @@ class BundleOptions(NamedTuple):
 
     @property
     def has_in_graph(self) -> bool:
-        """Whether there are variants with their preprocessing in the graph; the C program needs them."""
+        """Whether variants with their preprocessing in the graph are written; the C program needs them."""
         return self.preprocess == "in-graph" or self.script is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExportConfig:
-    """An export. Fields left at None take the architecture's or the checkpoint's value.
+    """What to export, and how. A field that is None takes the checkpoint's or the architecture's value.
 
     Attributes:
         architecture: a name of ``edgeport_models.ARCHITECTURES``, or a module of the user's own:
-            ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. Where a module is
-            passed to ``export`` this is only what the manifest calls it; None takes the name of its class.
-        output: the bundle's folder; its parents are made.
+            ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. If a module is
+            passed to ``export``, this only names it in the manifest; None takes the name of its class.
+        output: the bundle's folder; its parents are created.
         weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``, or the name
             of weights that EdgePort ships (``digits``); None draws random weights from ``seed``.
         sum_channels: sum the checkpoint's first layer over its three input channels, for one channel.
-        labels: text file, one label a line, in the order of the classes.
-        num_classes: else from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
+        labels: text file, one label per line, in the order of the classes.
+        num_classes: None takes it from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
         task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
-        threshold: probability from which on a class is decided, for ``binary`` (one value) and ``multilabel`` (one, or
-            one a class); None takes 0.5.
+        threshold: decision threshold, a probability, for ``binary`` (one value) and ``multilabel`` (one value, or one
+            per class); None takes 0.5.
         activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
             ``runtime`` leaves it to the runtime.
-        preprocess: ``in-graph`` writes each variant once more with its preprocessing in the graph, for languages and
+        preprocess: ``in-graph`` also writes each variant with its preprocessing in the graph, for languages and
             browsers that have no EdgePort; ``runtime`` leaves it to the runtime alone.
         script: ``c`` writes a C program beside ``infer.py``, which runs the variants with their preprocessing.
-        ort: write each model once more in ONNX Runtime's own format, with the list of operators for a reduced build.
-        positions: position encodings of a ViT, ``learned`` or ``sinusoidal``.
-        pooling: of a ViT: from the class ``token``, or the ``mean`` of all patches.
-        transform_input: of GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
-        channels: 1 or 3.
-        image_size: side of the network's input in pixels.
+        ort: also write each model in ONNX Runtime's own format, with the list of operators for a reduced build.
+        positions: position encoding of a ViT, ``learned`` or ``sinusoidal``.
+        pooling: what a ViT classifies: the class ``token``, or the ``mean`` of all patches.
+        transform_input: for GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
+        channels: number of input channels, 1 or 3.
+        image_size: side of the network's square input in pixels.
         color: channel order of the input.
-        scale: ``unit`` for 0 to 1, ``byte`` for 0 to 255.
-        mean: subtracted after scaling, one value a channel.
-        std: divides after that, one value a channel.
-        resize: how an image is brought to size.
-        interpolation: resampling filter.
+        scale: ``unit`` for pixels from 0 to 1, ``byte`` for 0 to 255.
+        mean: subtracted after scaling, one value per channel.
+        std: divided by after that, one value per channel.
+        resize: how an image is resized before the crop.
+        interpolation: resampling filter of the resize.
         crop_pct: part of the resized side that the centre crop keeps, above 0 and at most 1.
         opset: ONNX operator set, 18 to 23.
-        batch: fixed batch size, None for any.
+        batch: fixed batch size; None accepts any.
         golden: folder of images for the parity chain; None makes synthetic ones from ``seed``.
         quantize: variants besides ``fp32``: any of ``int8``, ``fp16``, ``int8-weights``; () for none. None makes
-            ``int8`` where that needs nothing more: a dynamic scheme, ``calibration``, or random weights.
-        target: what int8 variants are for, one variant each.
+            ``int8`` where nothing more is needed: with a dynamic scheme, ``calibration``, or random weights.
+        target: what int8 variants are made for, one variant each.
         scheme: ``static`` or ``dynamic``; None takes the recipe's.
         calibration: folder of images for static schemes, without labels, or ``builtin`` for synthetic ones.
-        calibration_method: how ranges are chosen; None takes the one that errs least on the calibration images.
-        max_drop: budget of an int8 variant in points of top-1 or macro F1 on ``eval``, or without that of
+        calibration_method: how ranges are chosen; None takes the method with the smallest error on the calibration
+            images.
+        max_drop: budget of an int8 variant in points of top-1 or macro F1 on ``eval``; without ``eval``, in points of
             disagreement with the float model on ``calibration``. Layers return to float until it is met.
-        eval: labelled images, a folder a class or a CSV, for ``max_drop``.
+        eval: labelled images, one folder per class or a CSV, for ``max_drop``.
         explain: rank the layers by what they cost.
-        seed: of everything random.
-        force: replace a bundle that is already there.
+        seed: seed of everything random.
+        force: replace an existing bundle.
     """
 
     architecture: str | None = None
@@ -200,7 +201,7 @@ class ExportConfig:
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value}; it is from {low} to {high}")
+                raise InputError(f"--{name.replace('_', '-')} is {value}; it must be from {low} to {high}")
         for name, choices in (
             ("task", (None, *TASKS)),
             ("activation", get_args(Place)),
@@ -209,44 +210,45 @@ class ExportConfig:
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
-                raise InputError(f"{name} is {getattr(self, name)!r}; choose one of {known}")
+                raise InputError(f"--{name} is {getattr(self, name)!r}; choose one of {known}")
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
-            raise InputError("preprocessing in the graph takes one image a call; leave out --batch, or give --batch 1")
+            raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()
         is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
         if self.threshold is not None and is_multiclass:
-            raise InputError("threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
+            raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):
-            raise InputError(f"threshold is {self.threshold}; probabilities are above 0 and below 1")
+            raise InputError(f"--threshold is {self.threshold}; every value must be above 0 and below 1")
         if self.channels not in (None, 1, 3):
-            raise InputError(f"channels is {self.channels}; images have 1 (grey) or 3 (rgb or bgr)")
+            raise InputError(f"--channels is {self.channels}; it must be 1 (grey) or 3 (rgb or bgr)")
         if self.sum_channels and (self.weights is None or self.channels != 1):
-            raise InputError("--sum-channels changes a checkpoint to one channel: it needs --weights and --channels 1")
+            raise InputError("--sum-channels reduces a checkpoint to one channel: it needs --weights and --channels 1")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise InputError(f"crop_pct is {self.crop_pct}; it is above 0 and at most 1")
+            raise InputError(f"--crop-pct is {self.crop_pct}; it must be above 0 and at most 1")
 
     def _check_quantization(self) -> None:
         for name, known in (("quantize", KINDS), ("target", TARGETS)):
             values = getattr(self, name) or ()
             for value in values:
                 if value not in known:
-                    raise InputError(f"{name} is {value!r}; choose of {', '.join(known)}")
+                    raise InputError(f"--{name} is {value!r}; choose from {', '.join(known)}")
             if len(set(values)) != len(values):
-                raise InputError(f"{name} names {', '.join(values)}: one twice")
+                twice = next(value for value in values if values.count(value) > 1)
+                raise InputError(f"--{name} lists {twice} more than once")
         for name, choices in (("scheme", SCHEMES), ("calibration_method", METHODS)):
             value = getattr(self, name)
             if value is not None and value not in choices:
-                raise InputError(f"{name} is {value!r}; choose one of {', '.join(choices)}")
+                raise InputError(f"--{name.replace('_', '-')} is {value!r}; choose one of {', '.join(choices)}")
         if not self.target:
-            raise InputError(f"target is empty; choose of {', '.join(TARGETS)}")
+            raise InputError(f"--target is empty; choose from {', '.join(TARGETS)}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise InputError(f"max_drop is {self.max_drop}; it is in points, 0 to 100")
+            raise InputError(f"--max-drop is {self.max_drop}; it must be from 0 to 100 points")
         if self.eval is not None and self.max_drop is None:
-            raise InputError("--eval measures the loss for a budget: it needs --max-drop POINTS")
+            raise InputError("--eval measures the loss against a budget; set one with --max-drop POINTS")
         is_quantized = self.quantize is None or bool({"int8", "int8-weights"} & set(self.quantize))
         for name in ("scheme", "calibration_method", "max_drop", "explain"):
             if getattr(self, name) not in (None, False) and not is_quantized:
-                raise InputError(f"--{name.replace('_', '-')} is for int8 variants, and --quantize names none")
+                raise InputError(f"--{name.replace('_', '-')} is for int8 variants, but --quantize lists none")
 
     @property
     def input_options(self) -> InputOptions:
@@ -270,7 +272,7 @@ class ExportConfig:
 
     @property
     def options(self) -> dict[str, str | bool]:
-        """The choices of the architecture that were asked for."""
+        """The architecture's options that were set."""
         asked = {name: getattr(self, name) for name in OPTIONS}
         return {name: value for name, value in asked.items() if value is not None}
 
@@ -286,7 +288,7 @@ def find_spec(name: str) -> ModelSpec:
     """The specification of an architecture.
 
     Raises:
-        InputError: listing the closest names, if there is none of that name.
+        InputError: with the closest names, if no architecture has that name.
     """
     from edgeport_models import ARCHITECTURES  # brings PyTorch, which takes seconds
 
@@ -294,5 +296,5 @@ def find_spec(name: str) -> ModelSpec:
     if spec is None:
         closest = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=3, cutoff=0.4)
         hint = f"closest: {', '.join(closest)}; " if closest else ""
-        raise InputError(f"unknown architecture {name!r}; {hint}all names: export-model --list")
+        raise InputError(f"unknown architecture {name!r}; {hint}export-model --list shows all")
     return spec

@@ -53,7 +53,7 @@ class ExportResult:
         path: the bundle.
         manifest: its manifest.
         parity: the stages of its chain.
-        made: how each variant but ``fp32`` was made, in their order.
+        made: how each variant except ``fp32`` was made, in order.
         measured: latencies of each variant on this machine.
         notes: what each graph pass changed, and why it left what it left; variants that were left out, and why.
     """
@@ -79,12 +79,12 @@ def export(
         model: a module that maps float32 images (B, C, H, W) to logits (B, K), left as it is; or the configuration
             alone, which then names the architecture.
         config: what to export and where.
-        progress: told of each stage as it begins, and of how far a long one is.
+        progress: is told when a stage begins, and how far a long one has come.
 
     Raises:
         InputError: if the options contradict each other, or an image cannot be used.
         WeightsError: if the checkpoint does not fit.
-        TraceError: if the module cannot be captured as a graph; naming the operator and the line of its source.
+        TraceError: naming the operator and the line of source, if the module cannot be captured as a graph.
         ParityError: if a stage departs from PyTorch; no bundle is written.
         AccuracyError: if a quantized variant that was asked for loses too much; no bundle is written.
         ExportError: if anything else stops the export; no bundle is written.
@@ -94,7 +94,7 @@ def export(
     module = None if isinstance(model, ExportConfig) else model
     config = model if isinstance(model, ExportConfig) else config
     if config is None:
-        raise InputError("export(module, config) needs an ExportConfig, with the output folder and the image size")
+        raise InputError("export(module, config) needs an ExportConfig with the output folder and the image size")
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
     subject = find_subject(config, module)
@@ -141,10 +141,10 @@ def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: floa
 def _run_variants(
     variants: tuple[Variant, ...], limits: dict[str, Limits], chain: Chain, *, bundle: Path, progress: Progress
 ) -> tuple[tuple[Variant, ...], dict[str, Any]]:
-    """Compare what each variant gives from image bytes, loaded as a user would.
+    """Compare what each variant gives from image bytes, loaded the way a user loads it.
 
     Returns:
-        The variants with what `run-model verify` accepts of them, and their latencies.
+        The variants with what `run-model verify` accepts from them, and their latencies.
     """
     checked = []
     with ExitStack() as stack:
@@ -237,7 +237,7 @@ def _write_quantized(
         except (AccuracyError, QuantizeError) as error:
             if plan.is_asked:
                 raise
-            notes.append(f"no {plan.name}: {error}")
+            notes.append(f"no {plan.name} variant: {str(error).removesuffix('; no bundle was written')}")
             continue
         variants.append(_check_made(result, path, config, chain, progress=progress))
         made.append(result)

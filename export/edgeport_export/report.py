@@ -1,4 +1,4 @@
-"""What ``export-model`` shows on standard output."""
+"""What ``export-model`` prints."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lo
 
 @contextlib.contextmanager
 def stage_progress(title: str) -> Iterator[Progress]:
-    """Shows the running stage, and those done with their seconds, if standard error is a terminal."""
+    """Show the running stage, and the finished ones with their seconds, if standard error is a terminal."""
     console = Console(file=sys.stderr)  # this very object: PyTorch's own notes are redirected meanwhile
     if not console.is_terminal:
         yield Progress()
@@ -67,7 +67,7 @@ class _Shown(Progress):
 
 
 def print_result(result: ExportResult, output: Path) -> None:
-    """The parity table, the variants, what a user must know of the weights, and what to run next."""
+    """Print the parity table, the variants, what a user must know about the weights, and what to run next."""
     table = Table(
         title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
     )
@@ -103,7 +103,7 @@ def print_result(result: ExportResult, output: Path) -> None:
 
 
 def result_document(result: ExportResult) -> dict[str, Any]:
-    """What ``--json`` prints."""
+    """The document that ``--json`` prints."""
     return {
         "bundle": str(result.path),
         "manifest": result.manifest.to_dict(),
@@ -120,7 +120,7 @@ def result_document(result: ExportResult) -> dict[str, Any]:
 
 
 def _print_variants(result: ExportResult) -> None:
-    """Size, error and speed of each variant, and how it came about."""
+    """Print size, error and speed of each variant, and how it was made."""
     table = Table(title="variants, against fp32 on this machine", box=SIMPLE_HEAD, pad_edge=False)
     for column in ("variant", "MB", "size", "rel. L2", "loss", "speed", ""):
         table.add_column(column, justify="left" if column in ("variant", "") else "right", no_wrap=True)
@@ -145,7 +145,7 @@ def _print_variants(result: ExportResult) -> None:
 
 
 def _describe(details: Mapping[str, Any]) -> str:
-    """How a variant was quantized, in a line."""
+    """How a variant was quantized, in one line."""
     parts = [str(details["scheme"])]
     calibration = details.get("calibration")
     if calibration is not None:
@@ -159,19 +159,19 @@ def _describe(details: Mapping[str, Any]) -> str:
     drop = details.get("drop")
     if drop is not None:
         low, high = drop["interval"]
-        noise = ", which is inside the noise" if drop["is_noise"] else ""
+        noise = ", which is within the noise" if drop["is_noise"] else ""
         parts.append(
             f"{'gains' if drop['points'] < 0 else 'loses'} {abs(drop['points']):g} points of {drop['metric']} on "
             f"{drop['num_images']} images "
             f"(95% interval of the loss {low:g} to {high:g}{noise})"
         )
         if drop["flips"] is not None:
-            parts.append(f"decisions that flip, a label: {' '.join(map(str, drop['flips']))}")
+            parts.append(f"decisions that flip, per label: {' '.join(map(str, drop['flips']))}")
     return "; ".join(parts)
 
 
 def print_costs(made: Made) -> None:
-    """What each layer of a variant costs, the worst ten first and the others counted."""
+    """Print what each layer of a variant costs: the ten worst ones, and the number of the others."""
     if not made.costs:
         return
     table = Table(title=f"{made.plan.name}: what each layer costs alone", box=SIMPLE_HEAD, pad_edge=False)
@@ -182,18 +182,18 @@ def print_costs(made: Made) -> None:
         table.add_row(
             cost.node,
             cost.op_type,
-            f"{cost.low:.3g} to {cost.high:.3g}" if is_static else "each input's",
+            f"{cost.low:.3g} to {cost.high:.3g}" if is_static else "per input",
             f"{cost.clipped:.3%}" if is_static else "",
             f"{cost.input_noise_db:.1f} dB" if is_static else "",
             f"{cost.cost_db:.1f} dB",
         )
     _print_table(table)
     if len(made.costs) > _NUM_COSTS:
-        print(f"{len(made.costs) - _NUM_COSTS} layers cost less; --json has all of them")
+        print(f"{len(made.costs) - _NUM_COSTS} other layers cost less; --json lists all of them")
 
 
 def print_trades(made: Made) -> None:
-    """The layers that went back to float, and the loss that was left after each."""
+    """Print the layers that went back to float, and the loss that remained after each."""
     if len(made.trades) < 2:
         return
     table = Table(title=f"{made.plan.name}: layers back to float", box=SIMPLE_HEAD, pad_edge=False)
@@ -212,7 +212,7 @@ def print_trades(made: Made) -> None:
 
 
 def print_architectures(*, as_json: bool) -> None:
-    """Every architecture, its friendly names, parameters, input and source."""
+    """Print every architecture with its friendly names, parameters, input and source."""
     specs = [spec for name, spec in ARCHITECTURES.items() if name not in ALIASES]
     aliases = {spec.name: [alias for alias, name in ALIASES.items() if name == spec.name] for spec in specs}
     if as_json:

@@ -1,4 +1,4 @@
-"""The variants of an export: which ones are made, how, and what each must meet."""
+"""The variants of an export: which ones are made, how they are made, and what each must meet."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ class Plan:
     Attributes:
         name: such as ``int8-arm64``.
         kind: ``int8``, ``fp16`` or ``int8-weights``.
-        target: what an int8 variant is for.
+        target: what an int8 variant is made for.
         recipe: how an int8 variant is made.
-        is_asked: the user named it; else it is left out where it does not meet its limits.
+        is_asked: the user named it; otherwise it is left out if it does not meet its limits.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Plan:
 
 
 class Planned(NamedTuple):
-    """Variants to make, and what a user must do for one that is missing."""
+    """Variants to make, and what a user must do to get one that is missing."""
 
     plans: tuple[Plan, ...]
     calibration: Path | str | None
@@ -89,7 +89,7 @@ class Made:
         limits: what its stages must meet.
         details: for the manifest.
         trades: layers that went back to float, if a budget was given.
-        costs: of each layer, if they were asked for.
+        costs: what each layer costs, if that was asked for.
         notes: what graph passes changed in this variant alone, and why they left what they left.
     """
 
@@ -107,10 +107,10 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
     Args:
         options: what was asked for.
         model: the float model.
-        is_random: its weights are random, so that synthetic images say as much as real ones.
+        is_random: its weights are random, so that synthetic images are as good as real ones.
 
     Raises:
-        InputError: if something is missing for what was asked for.
+        InputError: if an option that the request needs is missing.
         QuantizeError: if the model is quantized already.
     """
     kinds = options.quantize
@@ -122,25 +122,27 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
     needs = [target for target, recipe in recipes.items() if recipe.scheme == "static"]
     if kinds is None:
         if needs and calibration is None and not is_random:
-            note = "no int8: it needs --calibration DIR, a folder of images as the model will see them, without labels"
+            note = (
+                "no int8 variant: add --calibration DIR, a folder of images as the model will see them, without labels"
+            )
             return Planned((), None, note)
         if needs and calibration is None:
             calibration = BUILTIN
     elif "int8" in kinds and needs and calibration is None:
         raise InputError(
             f"int8 for {', '.join(needs)} is static and needs --calibration DIR, a folder of images as the model will "
-            f"see them, without labels; --calibration {BUILTIN} takes a synthetic set, --scheme dynamic needs none"
+            f"see them, without labels; --calibration {BUILTIN} uses synthetic images, --scheme dynamic needs none"
         )
     if options.calibration_method is not None and not needs:
         raise InputError(
-            "--calibration-method is for static int8, and this network's is dynamic, with ranges from each input; "
-            "leave it out, or add --scheme static"
+            "--calibration-method is for static int8, but this network's int8 is dynamic, with ranges from each input; "
+            "omit it, or add --scheme static"
         )
     check_not_quantized(model)
     if options.max_drop is not None and options.eval is None and calibration in (None, BUILTIN):
         raise InputError(
-            "--max-drop needs real images to measure the loss on: --eval DATA with labels (top-1 or macro F1), or "
-            "--calibration DIR without (disagreement with the float model)"
+            "--max-drop needs real images to measure the loss on: add --eval DATA with labels (top-1 or macro F1), or "
+            "--calibration DIR without labels (disagreement with the float model)"
         )
     plans = []
     for kind in kinds or ("int8",):
@@ -215,7 +217,7 @@ class Workshop:
         """Write one variant.
 
         Raises:
-            AccuracyError: if it does not meet its limits or the budget; ``.made`` tells what was found.
+            AccuracyError: if it does not meet its limits or the budget; ``.made`` describes it.
             QuantizeError: if it cannot be made.
         """
         if plan.kind == "fp16":
@@ -223,7 +225,7 @@ class Workshop:
         quantizer, details = self._quantizer(plan)
         layers = quantizer.layers()
         if not layers:
-            raise QuantizeError(f"{plan.name}: the model has no layer that could be quantized this way")
+            raise QuantizeError(f"variant {plan.name}: the model has no layer that can be quantized this way")
         costs = []
         if self._options.explain:
             costs = explain(quantizer, rank(quantizer, self._judge, on_progress=self._on_progress))
@@ -305,16 +307,17 @@ class Workshop:
             drop = made.trades[-1].drop
             if drop.points > max_drop:
                 raise AccuracyError(
-                    f"variant {name}: no choice of layers keeps the loss within {max_drop:g} points; the best found "
+                    f"variant {name}: no choice of layers keeps the loss within {max_drop:g} points; the best one found "
                     f"loses {drop.points:g} points of {drop.metric} with {len(made.trades) - 1} of "
-                    f"{made.details['num_layers']} layers in float; --max-drop {drop.points:g} accepts it, "
-                    "and --quantize none leaves it out; no bundle was written",
+                    f"{made.details['num_layers']} layers in float; accept it with --max-drop {drop.points:g}, "
+                    "or leave it out with --quantize none; no bundle was written",
                     made=made,
                 )
         elif not relative_l2 <= made.limits.relative_l2:
             raise AccuracyError(
-                f"variant {name}: relative L2 {relative_l2:.2g} from the float model's outputs on the golden and "
-                f"calibration images (at most {made.limits.relative_l2:g}); --max-drop POINTS returns layers to float "
-                "until the loss is within a budget, --explain shows what each layer costs; no bundle was written",
+                f"variant {name}: its outputs differ from the float model's by a relative L2 of {relative_l2:.2g} on "
+                f"the golden and calibration images (at most {made.limits.relative_l2:g}); --max-drop POINTS returns "
+                "layers to float until the loss is within a budget, --explain shows what each layer costs; "
+                "no bundle was written",
                 made=made,
             )

@@ -15,7 +15,7 @@ from edgeport_runtime.pixels.preprocess import PreprocessSpec
 __all__ = ["SPECS", "LeNet51998"]
 
 _MNIST_SIZE = 28
-_NUM_UNITS = 84  # of F6: one a pixel of a 7x12 bitmap
+_NUM_UNITS = 84  # of F6: one per pixel of a 7x12 bitmap
 
 # LeCun et al. 1998, Table I: the maps of S2 that each map of C3 reads.
 _S2_MAPS_OF_C3 = (
@@ -57,7 +57,7 @@ def _draw(parameter: Tensor, *, fan_in: int) -> None:
 
 
 class _Subsampling(nn.Module):
-    """The sum of 2x2 neighbours, times a coefficient a map, plus a bias a map."""
+    """The sum of 2x2 neighbours, times a coefficient per map, plus a bias per map."""
 
     def __init__(self, num_maps: int) -> None:
         super().__init__()

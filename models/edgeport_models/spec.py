@@ -36,7 +36,7 @@ class ModelSpec:
         factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (pixels).
         num_classes: default number of classes.
         preprocess: default input contract; its channels and image size are the defaults of :meth:`build`.
-        head: name of the last layer; its weight has one row a class.
+        head: name of the last layer; its weight has one row per class.
         num_params: number of trainable parameters at the default size.
         source: paper and table.
         training_only: prefixes of keys that checkpoints may hold and the evaluated network does not use, such as

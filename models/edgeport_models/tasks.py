@@ -1,6 +1,6 @@
 """What a classifier's logits mean: loss and activation of each task.
 
-Shapes: B batch, K logits (one a class; a single one for a binary classifier).
+Shapes: B batch, K logits (one per class; a single one for a binary classifier).
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ class VisionTransformer(nn.Module):
         patch_size: side of a patch in pixels.
         depth: number of encoder blocks.
         width: D.
-        num_heads: attention heads a block.
+        num_heads: attention heads per block.
         mlp_width: width of the perceptron's hidden layer.
         num_classes: K.
         in_channels: C.

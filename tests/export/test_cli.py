@@ -120,8 +120,8 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
         (["resnet19"], "unknown architecture 'resnet19'; closest: "),
         (["lenet5", "--color", "grey", "--channels", "3"], "--color grey does not go with --channels 3"),
         (["lenet5", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
-        (["lenet5", "--opset", "12"], "opset is 12; it is from 18 to 23"),
-        (["lenet5", "--batch", "0"], "batch is 0"),
+        (["lenet5", "--opset", "12"], "--opset is 12; it must be from 18 to 23"),
+        (["lenet5", "--batch", "0"], "--batch is 0"),
     ],
 )
 def test_impossible_options_have_status_2(

@@ -62,12 +62,12 @@ def test_three_channels_repeat_the_grey_mean() -> None:
         ({"resize": "none", "crop_pct": 0.9}, "--crop-pct needs a resize, but --resize is none"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values, but grey images have 1"),
         ({"std": (0.0,)}, r"std is \(0.0,\); every value must be positive"),
-        ({"crop_pct": 1.5}, "crop_pct is 1.5; it is above 0 and at most 1"),
-        ({"channels": 4}, r"channels is 4; images have 1 \(grey\) or 3"),
-        ({"image_size": 0}, "image_size is 0; it is from 1 to 4096"),
-        ({"opset": 17}, "opset is 17; it is from 18 to 23"),
-        ({"batch": 0}, "batch is 0; it is from 1 to 1024"),
-        ({"seed": -1}, "seed is -1; it is from 0 to 4294967295"),
+        ({"crop_pct": 1.5}, "--crop-pct is 1.5; it must be above 0 and at most 1"),
+        ({"channels": 4}, r"--channels is 4; it must be 1 \(grey\) or 3"),
+        ({"image_size": 0}, "--image-size is 0; it must be from 1 to 4096"),
+        ({"opset": 17}, "--opset is 17; it must be from 18 to 23"),
+        ({"batch": 0}, "--batch is 0; it must be from 1 to 1024"),
+        ({"seed": -1}, "--seed is -1; it must be from 0 to 4294967295"),
     ],
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
@@ -83,7 +83,7 @@ def test_a_size_the_architecture_cannot_take_is_refused() -> None:
 def test_unknown_architecture_lists_the_closest() -> None:
     with pytest.raises(InputError, match="unknown architecture 'resnet19'; closest: resnet"):
         find_spec("resnet19")
-    with pytest.raises(InputError, match="unknown architecture 'zzz'; all names: export-model --list"):
+    with pytest.raises(InputError, match="unknown architecture 'zzz'; export-model --list shows all"):
         find_spec("zzz")
 
 

@@ -11,7 +11,7 @@ from edgeport_models.weights import num_classes_of
 
 SPEC = ARCHITECTURES["lenet5_1998"]
 
-# LeCun et al. 1998, Table I, as printed: a row a map of S2, a column a map of C3.
+# LeCun et al. 1998, Table I, as printed: one row per map of S2, one column per map of C3.
 TABLE_1 = (
     "X...XXX..XXXX.XX",
     "XX...XXX..XXXX.X",

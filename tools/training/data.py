@@ -71,9 +71,9 @@ def load_data(source: str, test: str | None, *, task: Task, spec: PreprocessSpec
     """Read, preprocess and split.
 
     Args:
-        source: a folder a class; a CSV with the columns ``path`` and ``labels``; an ``.npz`` with ``x_train`` (uint8,
-            B H W or B H W C) and ``y_train`` (class numbers; for ``multilabel`` 0 or 1, B K), and perhaps ``x_test``
-            and ``y_test``; or ``digits``, scikit-learn's.
+        source: one folder per class; a CSV with the columns ``path`` and ``labels``; an ``.npz`` with ``x_train``
+            (uint8, B H W or B H W C) and ``y_train`` (class numbers; for ``multilabel`` 0 or 1, B K), and optionally
+            ``x_test`` and ``y_test``; or ``digits``, scikit-learn's.
         test: another folder or CSV to measure on at the end.
         task: what the targets are.
         spec: the input contract.
@@ -120,7 +120,7 @@ def _num_classes(arrays: dict[str, NDArray[np.uint8]], task: Task, source: str) 
     if task == "multilabel":
         if y_train.ndim != 2:
             raise InputError(
-                f"{source} has one class an image, which is no multilabel task; give y_train of 0 or 1, (B, K)"
+                f"{source} has one class per image, which is no multilabel task; give y_train of 0 or 1, (B, K)"
             )
         return y_train.shape[1]
     num_classes = int(y_train.max()) + 1
@@ -133,7 +133,7 @@ def _num_classes(arrays: dict[str, NDArray[np.uint8]], task: Task, source: str) 
 
 def _read_npz(path: Path, task: Task) -> dict[str, NDArray[np.uint8]]:
     if not path.is_file():
-        raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")
+        raise InputError(f"{path} does not exist; --data takes one folder per class, a CSV, an .npz or {DIGITS!r}")
     arrays = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -180,9 +180,11 @@ def _labels_of(path: Path) -> tuple[str, ...]:
             raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
         names = {name.strip() for text in texts for name in text.split(";") if name.strip()}
     else:
-        raise InputError(f"{path} does not exist; --data takes a folder a class, a CSV, an .npz or {DIGITS!r}")
+        raise InputError(f"{path} does not exist; --data takes one folder per class, a CSV, an .npz or {DIGITS!r}")
     if not names:
-        raise InputError(f"{path} names no classes; --data takes a folder a class, or a CSV with columns path,labels")
+        raise InputError(
+            f"{path} holds no classes; --data takes one folder per class, or a CSV with columns path,labels"
+        )
     return tuple(sorted(names))
 
 

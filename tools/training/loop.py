@@ -134,7 +134,7 @@ def _batches(order: torch.Tensor, size: int) -> list[torch.Tensor]:
 def _loss(module: nn.Module, x_BCHW: torch.Tensor, targets: torch.Tensor, data: Data) -> torch.Tensor:
     try:
         output = module(x_BCHW)
-    except ValueError as error:  # of BatchNorm: one value a channel
+    except ValueError as error:  # of BatchNorm: one value per channel
         raise InputError(f"a batch of {len(x_BCHW)} cannot be trained on ({error}); change --batch-size") from None
     if isinstance(output, tuple):  # logits, then those of auxiliary heads (Szegedy et al. 2014, Section 5)
         first, *others = (loss(data.contract.task, logits_BK, targets) for logits_BK in output)

@@ -32,7 +32,7 @@ _RESIZE: dict[str, dict[str, Any]] = {
 
 
 def put_in_graph(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
-    """Let a model take pixels: its input becomes ``image``, uint8 (height, width, 3) in RGB order, one image a call.
+    """Let a model take pixels: its input becomes ``image``, uint8 (height, width, 3) in RGB order, one image per call.
 
     Without a resize the height and the width are fixed.
 

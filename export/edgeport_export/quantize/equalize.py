@@ -94,7 +94,7 @@ def _factors(pair: Pair, index: GraphIndex, maxima_C: NDArray[np.float32]) -> ND
 
 
 def _is_plain(node: onnx.NodeProto) -> bool:
-    """True for a convolution without groups, or a Gemm whose weight is stored a row an output."""
+    """True for a convolution without groups, or a Gemm whose weight is stored one row per output."""
     if node.op_type == "Conv":
         return attribute(node, "group", [1]) == [1]
     return node.op_type == "Gemm" and attribute(node, "transB", [0]) == [1] and attribute(node, "transA", [0]) == [0]

@@ -210,7 +210,7 @@ class _Reader:
         value = self.document[key]
         values = value if isinstance(value, list) else [value] * 3
         if len(values) not in (1, 3) or not all(map(_is_number, values)):
-            self.refuse(key, "it is a list of numbers, one a channel", option)
+            self.refuse(key, "it is a list of numbers, one per channel", option)
         return tuple(float(v) for v in values)
 
     def part(self, key: str, option: str, *, default: float) -> float:

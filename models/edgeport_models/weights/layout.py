@@ -21,7 +21,7 @@ class Converted:
     Attributes:
         state: key to tensor; keys that the layout does not know stay as they were, and are refused when fitted.
         layer_norm_eps: epsilon of every LayerNorm, None for the architecture's own.
-        num_heads: attention heads a block, None for the architecture's own.
+        num_heads: attention heads per block, None for the architecture's own.
     """
 
     state: dict[str, torch.Tensor]

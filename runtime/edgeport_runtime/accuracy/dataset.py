@@ -1,4 +1,4 @@
-"""Labelled images: a folder a class, or a CSV of paths and labels. Shapes: B images, K outputs."""
+"""Labelled images: one folder per class, or a CSV of paths and labels. Shapes: B images, K outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["LabelledImages", "read_labelled_images"]
 
 _SEPARATOR = ";"
 _COLUMNS = "path,labels"
-_DATA = f"--data takes a folder with one folder of images a class, or a CSV with the columns {_COLUMNS}"
+_DATA = f"--data takes a folder with one folder of images per class, or a CSV with the columns {_COLUMNS}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,7 +35,7 @@ class LabelledImages:
         targets: int64; the class of each image (B,), which for ``binary`` is 0 or 1; 0 or 1 for each class (B, K) for
             ``multilabel``.
         matched_by: how names became classes: ``name`` (of the labels), ``sorted order`` of the folders, or ``number``.
-        folders: of a folder a class: each folder's name and class; empty for a CSV.
+        folders: of one folder per class: each folder's name and class; empty for a CSV.
     """
 
     paths: list[Path]
@@ -48,7 +48,7 @@ def read_labelled_images(data: str | os.PathLike[str], contract: Contract) -> La
     """Find images and the classes that they belong to; no image is read.
 
     Args:
-        data: a folder with one folder of images a class (not for ``multilabel``), each searched recursively; or a CSV
+        data: a folder with one folder of images per class (not for ``multilabel``), each searched recursively; or a CSV
             file with a header and the columns ``path`` (relative to the file's folder) and ``labels`` (names, or
             numbers where the model has no names; several are separated by ``;``).
         contract: the model's task and labels.

@@ -181,7 +181,7 @@ def evaluate(
 
     Args:
         classifier: a loaded model.
-        data: a folder with one folder of images a class, each searched recursively; or a CSV file with the columns
+        data: a folder with one folder of images per class, each searched recursively; or a CSV file with the columns
             ``path`` and ``labels``.
         on_progress: called with (images done, images in all).
 

@@ -37,7 +37,7 @@ class Contract:
         num_classes: number of classes; 2 for ``binary``.
         labels: names of the classes, or None where they are not known.
         thresholds: probability from which on a class is decided: None for ``multiclass``, one value for ``binary``, one
-            or one a class for ``multilabel``.
+            or one per class for ``multilabel``.
         output: what the graph gives, and what its output is called: ``logits``, or ``probabilities`` where it holds the
             task's activation.
         batch: the fixed batch size, or None if any is taken.
@@ -63,7 +63,7 @@ class Contract:
             return
         counts = {"binary": (1,), "multilabel": (1, self.num_classes)}[self.task]
         if self.thresholds is None or len(self.thresholds) not in counts:
-            wanted = "one value" if self.task == "binary" else f"one value, or {self.num_classes} values (one a class)"
+            wanted = "one value" if self.task == "binary" else f"one value, or {self.num_classes} (one per class)"
             raise InputError(f"thresholds: a {self.task} task has {wanted}")
         if not all(0 < value < 1 for value in self.thresholds):
             raise InputError(f"thresholds: {list(self.thresholds)} are not probabilities above 0 and below 1")

@@ -53,14 +53,14 @@ def sigmoid(logits_BK: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def binary_cross_entropy(logits_BK: NDArray[Any], targets_BK: NDArray[Any]) -> NDArray[np.float64]:
-    """-log of the probability of what is true, in nats, one value a label of each sample; targets are 0 or 1."""
+    """-log of the probability of what is true, in nats, one value per label of each sample; targets are 0 or 1."""
     logits = logits_BK.astype(np.float64)
     result: NDArray[np.float64] = -np.where(targets_BK.astype(bool), log_sigmoid(logits), log_sigmoid(-logits))
     return result
 
 
 def cross_entropy(logits_BK: NDArray[Any], targets_B: NDArray[np.int64]) -> NDArray[np.float64]:
-    """-log of the probability of the true class, in nats, one value a sample."""
+    """-log of the probability of the true class, in nats, one value per sample."""
     result: NDArray[np.float64] = -log_softmax(logits_BK)[np.arange(len(targets_B)), targets_B]
     return result
 

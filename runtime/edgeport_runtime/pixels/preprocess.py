@@ -50,8 +50,8 @@ class PreprocessSpec:
         interpolation: resampling filter, with antialiasing except for ``nearest``.
         image_size: side in pixels of the network's square input, cut from the centre.
         scale: ``unit`` divides pixels by 255, ``byte`` leaves them 0 to 255.
-        mean: subtracted after scaling, one value a channel.
-        std: divides after that, one value a channel, positive.
+        mean: subtracted after scaling, one value per channel.
+        std: divides after that, one value per channel, positive.
 
     Raises:
         InputError: naming the field, if a value is not possible.
@@ -90,7 +90,7 @@ class PreprocessSpec:
     def _check_channels(self, field: str) -> None:
         values = getattr(self, field)
         if not isinstance(values, tuple) or not all(isinstance(v, float) and math.isfinite(v) for v in values):
-            raise InputError(f"{field} is {values!r}; give finite numbers, one a channel")
+            raise InputError(f"{field} is {values!r}; give finite numbers, one per channel")
         if len(values) != self.num_channels:
             raise InputError(f"{field} has {len(values)} values, but {self.color} images have {self.num_channels}")
         if field == "std" and min(values) <= 0:
@@ -120,7 +120,7 @@ class PreprocessSpec:
         values = dict(data)
         for field in ("mean", "std"):
             if not isinstance(values[field], list) or not all(_is_number(v) for v in values[field]):
-                raise InputError(f"{field} is {values[field]!r}; give a list of finite numbers, one a channel")
+                raise InputError(f"{field} is {values[field]!r}; give a list of finite numbers, one per channel")
             values[field] = tuple(float(v) for v in values[field])
         return cls(**values)
 

@@ -39,7 +39,7 @@ def bench(
         bundle: the folder.
         variants: by name; None for all.
         devices: by name.
-        batches: images a call; a bundle with a fixed batch is timed with that alone.
+        batches: images per call; a bundle with a fixed batch is timed with that alone.
         rounds: turns of each contender, three calls each.
         on_progress: called with (done, all) turns of a batch size.
 
@@ -126,7 +126,7 @@ def plot(result: dict[str, Any], title: str) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{70 + height * len(rows)}" '
         'font-family="sans-serif" font-size="13">',
         '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="22" font-size="15">{html.escape(title)}: milliseconds an image, lower is better</text>',
+        f'<text x="10" y="22" font-size="15">{html.escape(title)}: milliseconds per image, lower is better</text>',
         f'<text x="10" y="42" fill="#555">{html.escape(machine)}</text>',
     ]
     for i, row in enumerate(rows):

@@ -49,7 +49,7 @@ def tune(
 
     Args:
         bundle: the folder.
-        batch: images a call by which the fastest is chosen; a bundle with a fixed batch is timed with that.
+        batch: images per call by which the fastest is chosen; a bundle with a fixed batch is timed with that.
         on_progress: called with (done, all) contenders.
 
     Returns:

@@ -173,5 +173,5 @@ def test_a_departure_stops_the_export(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_batch_of_several_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="one image a call"):
+    with pytest.raises(InputError, match="one image per call"):
         ExportConfig(architecture="lenet5", output=tmp_path / "bundle", batch=2, preprocess="in-graph")

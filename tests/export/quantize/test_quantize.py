@@ -186,7 +186,7 @@ def test_without_asking_int8_is_made_where_nothing_is_missing(
     assert [v.name for v in load_manifest(tmp_path / "small").variants] == ["fp32", "int8"]
     trained += ["--scheme", "static"]
     assert main([*trained, "-o", str(tmp_path / "trained")]) == 0
-    assert "note: no int8: it needs --calibration DIR" in capsys.readouterr().out
+    assert "note: no int8 variant: add --calibration DIR" in capsys.readouterr().out
     assert [v.name for v in load_manifest(tmp_path / "trained").variants] == ["fp32"]
     assert main([*trained, "-o", str(tmp_path / "folder"), "--calibration", str(images)]) == 0
     assert "40 images" in capsys.readouterr().out
@@ -360,7 +360,7 @@ def test_a_budget_that_cannot_be_met_is_status_3_and_no_bundle(
     assert main([*fragile, "-o", str(tmp_path / "bundle"), "--max-drop", "1"]) == 3
     message = capsys.readouterr().err
     assert "no choice of layers keeps the loss within 1 points" in message
-    assert "--max-drop 7.5 accepts it" in message
+    assert "accept it with --max-drop 7.5" in message
     assert list(tmp_path.iterdir()) == []
 
 
@@ -370,7 +370,10 @@ def test_what_was_not_asked_for_is_left_out_where_it_loses_too_much(
     monkeypatch.setattr("edgeport_export.quantize.equalize._MAX_IMBALANCE", 1e9)
     argv = [word for word in fragile if word not in ("--quantize", "int8")]
     assert main([*argv, "-o", str(tmp_path / "bundle")]) == 0
-    assert "note: no int8: variant int8: relative L2" in capsys.readouterr().out
+    assert (
+        "note: no int8 variant: variant int8: its outputs differ from the float model's by a relative L2"
+        in capsys.readouterr().out
+    )
     assert [v.name for v in load_manifest(tmp_path / "bundle").variants] == ["fp32"]
 
 
@@ -473,11 +476,11 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
 @pytest.mark.parametrize(
     ("argv", "status", "message"),
     [
-        (["--quantize", "int4"], 2, "quantize is 'int4'; choose of int8, fp16, int8-weights"),
-        (["--quantize", "int8", "--target", "tpu"], 2, "target is 'tpu'; choose of cpu, cpu-avx2, arm64, openvino"),
-        (["--quantize", "int8,int8"], 2, "one twice"),
-        (["--quantize", "int8", "--opset", "12"], 2, "opset is 12; it is from 18 to 23"),
-        (["--quantize", "int8", "--max-drop", "-1"], 2, "max_drop is -1.0; it is in points, 0 to 100"),
+        (["--quantize", "int4"], 2, "--quantize is 'int4'; choose from int8, fp16, int8-weights"),
+        (["--quantize", "int8", "--target", "tpu"], 2, "--target is 'tpu'; choose from cpu, cpu-avx2, arm64, openvino"),
+        (["--quantize", "int8,int8"], 2, "--quantize lists int8 more than once"),
+        (["--quantize", "int8", "--opset", "12"], 2, "--opset is 12; it must be from 18 to 23"),
+        (["--quantize", "int8", "--max-drop", "-1"], 2, "--max-drop is -1.0; it must be from 0 to 100 points"),
         (["--quantize", "fp16", "--max-drop", "1"], 2, "--max-drop is for int8 variants"),
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),
         (["--eval", "DATA"], 2, "it needs --max-drop POINTS"),

@@ -269,12 +269,12 @@ def test_misspelt_factory_lists_the_closest(net: Path, tmp_path: Path) -> None:
             1,
             "gives 5 logits, but a binary task has one; two are ",
         ),
-        (["--image-size", "24", "--threshold", "0.4"], 2, "threshold is for the tasks binary and multilabel"),
+        (["--image-size", "24", "--threshold", "0.4"], 2, "--threshold is for the tasks binary and multilabel"),
         (["--image-size", "24", "--task", "multilabel", "--threshold", "0.4", "0.5"], 1, "has one value, or 5 values"),
         (
             ["--image-size", "24", "--task", "multilabel", "--threshold", "1"],
             2,
-            "threshold is (1.0,); probabilities",
+            "--threshold is (1.0,); every value must be above 0",
         ),
         (["--image-size", "24", "--pooling", "mean"], 2, "pooling is of EdgePort's own architectures"),
         (

@@ -1,4 +1,4 @@
-"""Accuracy on a folder a class."""
+"""Accuracy on one folder per class."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
         (
             ("contract", "task"),
             "multilabel",
-            "contract.thresholds: a multilabel task has one value, or 10 values (one a class)",
+            "contract.thresholds: a multilabel task has one value, or 10 (one per class)",
         ),
         (("contract", "num_classes"), 11, "contract.labels: 10 labels for 11 classes"),
         (("contract", "num_classes"), 1.0, "contract.num_classes: is 1.0, not a whole number from 1 to 1000000"),

@@ -114,7 +114,7 @@ def test_probabilities_of_huge_logits_are_finite() -> None:
         (
             "multilabel",
             {"num_classes": 4, "thresholds": (0.5, 0.5)},
-            r"a multilabel task has one value, or 4 values \(one a class\)",
+            r"a multilabel task has one value, or 4 \(one per class\)",
         ),
         ("multilabel", {"thresholds": (0.0,)}, r"\[0.0\] are not probabilities above 0 and below 1"),
         ("multiclass", {"thresholds": (0.5,)}, "thresholds: a multiclass task has none"),
