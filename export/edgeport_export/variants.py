@@ -304,7 +304,7 @@ class Workshop:
             drop = made.trades[-1].drop
             if drop.points > max_drop:
                 raise AccuracyError(
-                    f"variant {name}: no choice of layers keeps the loss within {max_drop:g} points; the best one found "
+                    f"variant {name}: no choice of layers keeps the loss within {max_drop:g} points; the best found "
                     f"loses {drop.points:g} points of {drop.metric} with {len(made.trades) - 1} of "
                     f"{made.details['num_layers']} layers in float; accept it with --max-drop {drop.points:g}, "
                     "or leave it out with --quantize none; no bundle was written",
