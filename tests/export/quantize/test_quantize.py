@@ -463,7 +463,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
     (folder / "30.png").write_bytes(b"")
     assert main([*argv, str(tmp_path / "three")]) == 1
     message = capsys.readouterr().err
-    assert "--calibration: 3 of 40 images cannot be used, more than 5%" in message
+    assert "--calibration: 3 of 40 images cannot be read, more than 5%" in message
     assert "30.png is empty" in message
     assert not (tmp_path / "three").exists()
 
