@@ -1,4 +1,4 @@
-"""What an export tells of itself while it runs."""
+"""How an export reports its progress."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ __all__ = ["Progress"]
 
 
 class Progress:
-    """Told of each stage and of how far it is; this one is silent."""
+    """Is told of each stage and of how far it has come; this one is silent."""
 
     def stage(self, name: str) -> None:
         """A stage begins."""
 
     def count(self, done: int, total: int) -> None:
-        """So much of the running stage is done."""
+        """This much of the running stage is done."""

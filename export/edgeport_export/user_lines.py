@@ -1,4 +1,4 @@
-"""Which line of the user's code an error comes from."""
+"""Finds the line of the user's code that an error comes from."""
 
 from __future__ import annotations
 

@@ -273,7 +273,7 @@ class Classifier:
             SessionError: if the model fails, or was closed.
         """
         if self.contract.output != "logits":
-            raise InputError("this model has its activation in the graph and gives no logits; use probabilities()")
+            raise InputError("this model has its activation in the graph and returns no logits; use probabilities()")
         return self.outputs(x_BCHW)
 
     def probabilities(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -342,13 +342,11 @@ class Classifier:
         if x_BCHW.ndim != 4 or x_BCHW.shape[1:] != wanted or x_BCHW.shape[0] == 0:
             raise InputError(f"the input has shape {x_BCHW.shape}, not (B, {', '.join(map(str, wanted))}) with B >= 1")
         if not np.isfinite(x_BCHW).all():
-            raise InputError("the input holds NaN or infinite values")
+            raise InputError("the input contains NaN or infinite values")
 
     def _predictions(self, outputs_K: NDArray[np.float32], k: int) -> list[Prediction]:
         if not np.isfinite(outputs_K).all():
-            raise SessionError(
-                "the model gave NaN or infinite values; run-model verify tells whether the bundle is sound"
-            )
+            raise SessionError("the model returned NaN or infinite values; check the bundle with run-model verify")
         outputs_1K = outputs_K[np.newaxis]
         scores, decided = probabilities(outputs_1K, self.contract)[0], decisions(outputs_1K, self.contract)[0]
         if self.contract.task == "multilabel":
@@ -368,4 +366,4 @@ class Classifier:
 
 def _check_count(value: object, name: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise InputError(f"{name} is {value!r}; give a whole number of at least 1")
+        raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")

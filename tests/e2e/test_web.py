@@ -221,7 +221,7 @@ def test_web_refuses(
         assert main(["web", str(bundle), "-o", str(site), "--onnxruntime-web", str(engine), *options]) == 1
         return capsys.readouterr().err
 
-    assert "export the bundle with --preprocess in-graph" in refused(lenet5.path)
+    assert "export the bundle again with --preprocess in-graph" in refused(lenet5.path)
     assert "lacks ort.wasm.min.mjs; npm install --ignore-scripts onnxruntime-web" in refused(everywhere("lenet5"))
     assert "unknown variant 'int4'; this bundle has fp32, int8" in refused(everywhere("lenet5"), "--variant", "int4")
     from edgeport_runtime.commands import web

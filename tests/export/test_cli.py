@@ -118,7 +118,7 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
     ("argv", "message"),
     [
         (["resnet19"], "unknown architecture 'resnet19'; closest: "),
-        (["lenet5", "--color", "grey", "--channels", "3"], "--color grey does not go with --channels 3"),
+        (["lenet5", "--color", "grey", "--channels", "3"], "--color grey contradicts --channels 3"),
         (["lenet5", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
         (["lenet5", "--opset", "12"], "--opset is 12; it must be from 18 to 23"),
         (["lenet5", "--batch", "0"], "--batch is 0"),
@@ -182,7 +182,7 @@ def test_what_exists_is_refused_before_any_work(tmp_path: Path, capsys: pytest.C
     (tmp_path / "photos" / "mine.jpg").touch()
     (tmp_path / "file").touch()
     for output, message in (
-        ("photos", "holds no EdgePort bundle, and is never replaced"),
+        ("photos", "holds no EdgePort bundle, so it is not replaced"),
         ("file", "is a file"),
         ("file/sub", "a part of that path is a file"),
     ):

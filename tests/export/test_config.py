@@ -56,10 +56,10 @@ def test_three_channels_repeat_the_grey_mean() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"color": "grey", "channels": 3}, "--color grey does not go with --channels 3"),
-        ({"color": "rgb", "channels": 1}, "--color rgb does not go with --channels 1"),
+        ({"color": "grey", "channels": 3}, "--color grey contradicts --channels 3"),
+        ({"color": "rgb", "channels": 1}, "--color rgb contradicts --channels 1"),
         ({"scale": "byte"}, "--scale byte needs --mean and --std, in pixel values"),
-        ({"resize": "none", "crop_pct": 0.9}, "--crop-pct needs a resize, but --resize is none"),
+        ({"resize": "none", "crop_pct": 0.9}, "--crop-pct requires a resize, but --resize is none"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values, but grey images have 1"),
         ({"std": (0.0,)}, r"std is \(0.0,\); every value must be positive"),
         ({"crop_pct": 1.5}, "--crop-pct is 1.5; it must be above 0 and at most 1"),

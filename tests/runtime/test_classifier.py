@@ -83,7 +83,7 @@ def test_top_k_cuts_the_same_ranking(classifier: Classifier, arrays: list[NDArra
 
 @pytest.mark.parametrize("top_k", [0, -1, 2.5, True, None])
 def test_top_k_that_is_no_count_is_refused(classifier: Classifier, top_k: Any, arrays: list[NDArray[np.uint8]]) -> None:
-    with pytest.raises(InputError, match=r"top_k is .*; give a whole number of at least 1"):
+    with pytest.raises(InputError, match=r"top_k is .*; it must be a whole number of at least 1"):
         classifier.predict(arrays[0], top_k)
 
 

@@ -133,4 +133,4 @@ def test_the_command_takes_folders(
     assert "05.png" in captured.err
     (tmp_path / "empty").mkdir()
     assert main(["predict", str(lenet5.path), str(tmp_path / "empty")]) == 1
-    assert "holds no image" in capsys.readouterr().err
+    assert "contains no image" in capsys.readouterr().err

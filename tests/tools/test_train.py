@@ -154,7 +154,7 @@ def test_weights_are_refused_for_an_architecture_of_the_same_keys(npz: Path, tmp
 
     argv = ["resnet20", "--data", str(npz), "-o", str(tmp_path / "out"), "--channels", "1", *SHORT]
     assert train.main(argv) == 0
-    with pytest.raises(WeightsError, match=r"these weights are of 'resnet20', not of plain20"):
+    with pytest.raises(WeightsError, match=r"these weights are for 'resnet20', not of plain20"):
         export(ExportConfig(architecture="plain20", weights=tmp_path / "out", output=tmp_path / "bundle"))
 
 

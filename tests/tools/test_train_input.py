@@ -245,13 +245,13 @@ def test_npz_that_does_not_fit_is_refused(refusal: Refusal, arrays: dict[str, An
         (("lenet5", "--data", "absent"), 1, "absent does not exist; --data takes"),
         (("lenet5", "--data", "empty"), 1, "empty holds no classes; --data takes one folder per class, or a CSV"),
         (("lenet5", "--data", "column.csv"), 1, "column.csv names no classes; .* columns path,labels"),
-        (("lenet5", "--data", "path.csv"), 1, "path.csv lacks the column 'path'; its first line must be path,labels"),
+        (("lenet5", "--data", "path.csv"), 1, "path.csv has no column 'path'; its first line must be path,labels"),
         (("lenet5", "--data", "binary.csv"), 1, "binary.csv is not a CSV file in UTF-8"),
         (("lenet5", "--data", "absent.csv"), 1, "0.png: No such file"),
         (
             ("lenet5", "--data", "images", "--task", "multilabel"),
             1,
-            "images is a folder, in which an image has one",
+            "images is a folder, where each image has one",
         ),
         (
             ("lenet5", "--data", "labels.csv"),

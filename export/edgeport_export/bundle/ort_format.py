@@ -1,4 +1,4 @@
-"""Variants in ONNX Runtime's own format, and the list of operators for a build of it that has no others."""
+"""Variants in ONNX Runtime's own format, and the list of operators that a reduced build of it needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPERATORS_NAME = "required_operators.config"
 
 
 def write_ort(path: Path, target: Path) -> None:
-    """Convert a model, with ONNX Runtime's optimizations but those for the processor that it is made on.
+    """Convert a model, with ONNX Runtime's optimizations, except those for the processor that it is made on.
 
     A file in this format is not optimized when it is loaded: without the fusions here, int8 would be computed in float.
 
@@ -38,7 +38,7 @@ def write_ort(path: Path, target: Path) -> None:
     try:
         ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions share no base class
-        raise ExportError(f"{path.name} cannot be written in ONNX Runtime's format: {error}") from error
+        raise ExportError(f"cannot write {path.name} in ONNX Runtime's own format: {error}") from error
 
 
 def write_operators(bundle: Path, models: Iterable[Path]) -> None:

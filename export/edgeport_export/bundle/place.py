@@ -1,4 +1,4 @@
-"""Putting a bundle in place: whole or not at all, and nothing that was there is lost."""
+"""Puts a bundle in place: whole or not at all, and without losing what was there."""
 
 from __future__ import annotations
 
@@ -42,19 +42,19 @@ def prepare_target(output: Path, *, force: bool) -> Path:
     if not target.exists():
         return target
     if not target.is_dir():
-        raise ExportError(f"{output} is a file; give a folder that does not exist yet")
+        raise ExportError(f"{output} is a file; choose a folder that does not exist yet")
     if not any(target.iterdir()):
         return target
     if not (target / MANIFEST_NAME).is_file():
-        raise ExportError(f"{output} is a folder that holds no EdgePort bundle, and is never replaced; choose another")
+        raise ExportError(f"{output} holds no EdgePort bundle, so it is not replaced; choose another folder")
     if not force:
-        raise ExportError(f"{output} exists; --force replaces it, or choose another folder")
+        raise ExportError(f"{output} already exists; replace it with --force, or choose another folder")
     try:
         load_manifest(target)
     except ManifestError as error:
         if error.context != "schema_version":
             raise ExportError(
-                f"{output} holds a {MANIFEST_NAME} that is not EdgePort's, and is never replaced"
+                f"{output} holds a {MANIFEST_NAME} that is not EdgePort's, so it is not replaced; choose another folder"
             ) from None
     return target
 
@@ -76,7 +76,7 @@ def staging(target: Path) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent))
         except (FileExistsError, NotADirectoryError):
-            raise ExportError(f"cannot write to {target.parent}: a part of that path is a file") from None
+            raise ExportError(f"cannot write to {target.parent}: part of that path is a file") from None
         except OSError as error:
             raise ExportError(f"cannot write to {target.parent}: {error.strerror}") from None
         yield folder

@@ -110,11 +110,11 @@ def check_graph(model: onnx.ModelProto) -> None:
     for node in graph.node:
         for name in node.input:
             if name and name not in defined:
-                raise ValueError(f"node {node.name} ({node.op_type}) reads {name!r}, which nothing before it makes")
+                raise ValueError(f"node {node.name} ({node.op_type}) reads {name!r}, which no earlier node makes")
         for name in node.output:
             if name and name in defined:
                 raise ValueError(f"node {node.name} ({node.op_type}) makes {name!r} a second time")
             defined.add(name)
     for value in graph.output:
         if value.name not in defined:
-            raise ValueError(f"nothing makes the output {value.name!r}")
+            raise ValueError(f"no node makes the output {value.name!r}")

@@ -80,16 +80,18 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
         except Exception as error:  # whatever the user's module raises, and the exporter's own errors
             raise TraceError(_explain(error, module, example_BCHW, dynamic_shapes)) from error
         if program is None or program.exported_program is None:
-            raise TraceError("PyTorch gave no graph for the module")
+            raise TraceError("PyTorch returned no graph for the module")
         actual = program.model.opset_imports.get("", 0)
         if actual != opset:
             raise TraceError(
-                f"this network cannot be written in opset {opset}: PyTorch gave {actual}; use --opset {actual}"
+                f"this network cannot be written in opset {opset}: PyTorch wrote opset {actual}; use --opset {actual}"
             )
         try:
             program.save(path, external_data=True)
         except OSError as error:  # numpy writes the weights, and its error lacks the system's reason
-            raise ExportError(f"cannot write the traced graph beside the output (disk full?): {error}") from error
+            raise ExportError(
+                f"cannot write the traced graph beside the output (is the disk full?): {error}"
+            ) from error
     op_types = tuple(node.op_type for node in program.model.graph.all_nodes())
     return Traced(path=path, program=program.exported_program, op_types=op_types)
 

@@ -106,7 +106,7 @@ class Chain:
         return batches
 
     def follow(self, program: torch.export.ExportedProgram) -> None:
-        """Take the captured program, by which a failed stage's node is named."""
+        """Take the captured program, which names the node of a failed stage."""
         self._program = program
 
     def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
@@ -135,7 +135,7 @@ class Chain:
             raise ParityError(f"stage {stage} fails{node}: {error}", report=self.report) from error
         if outputs_BK.shape != self.reference_BK.shape:
             raise ParityError(
-                f"stage {stage}: outputs of shape {outputs_BK.shape}, PyTorch's {self.reference_BK.shape}",
+                f"stage {stage}: the outputs have shape {outputs_BK.shape}, PyTorch's have {self.reference_BK.shape}",
                 report=self.report,
             )
         num_compared = self._num_images if limits.over == "images" else len(outputs_BK)
@@ -162,7 +162,7 @@ class Chain:
 
         Args:
             stage: its name.
-            classifier: the bundle, loaded as a user would.
+            classifier: the bundle, loaded the way a user loads it.
             bundle: its folder.
             limits: what must be met.
 
@@ -187,7 +187,7 @@ class Chain:
                     f"{_verdict(report)}",
                     report=self.report,
                 )
-        raise ParityError(f"stage {stage}: {_verdict(report)}", report=self.report)
+        raise ParityError(f"stage {stage} departs from PyTorch: {_verdict(report)}", report=self.report)
 
     def check_in_graph(self, stage: str, path: Path, classifier: Classifier, bundle: Path) -> StageReport:
         """Compare a model that takes pixels with the runtime's preprocessing before the same variant.
@@ -237,7 +237,7 @@ class Chain:
         raise ParityError(f"stage {report.stage} departs from PyTorch{where}: {_verdict(report)}", report=self.report)
 
     def _find(self, row: int) -> tuple[NDArray[np.float32], int]:
-        """The batch that holds a row of the reference, and its place in there."""
+        """The batch that holds a row of the reference, and its place there."""
         for batch in self._batches:
             if row < len(batch):
                 return batch, row

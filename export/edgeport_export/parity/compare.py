@@ -174,7 +174,7 @@ def compare(
         ValueError: if the shapes differ.
     """
     if outputs_BK.shape != reference_BK.shape:
-        raise ValueError(f"{stage} gives outputs of shape {outputs_BK.shape}, PyTorch {reference_BK.shape}")
+        raise ValueError(f"{stage} gives outputs of shape {outputs_BK.shape}, PyTorch gives {reference_BK.shape}")
     with np.errstate(invalid="ignore"):  # a stage may give NaN or infinities: they show in the figures
         difference = np.abs(outputs_BK.astype(np.float64) - reference_BK)
         kl_B = _kl(outputs_BK, reference_BK, contract)

@@ -62,8 +62,8 @@ class CalibrationImages:
             return find_images(folder)
         except InputError as error:
             raise InputError(
-                f"--calibration: {error}; give a folder of images as the model will see them, labels are not needed, "
-                f"or --calibration {BUILTIN} for a synthetic set"
+                f"--calibration: {error}; give a folder of images as the model will see them, without labels, "
+                f"or use --calibration {BUILTIN} for synthetic images"
             ) from None
 
     def __len__(self) -> int:
@@ -120,6 +120,6 @@ class CalibrationImages:
     def _check_unreadable(self) -> None:
         if self.num_unreadable > MAX_UNREADABLE * len(self):
             raise InputError(
-                f"--calibration: {self.num_unreadable} of {len(self)} images cannot be used, more than "
-                f"{MAX_UNREADABLE:.0%}; the last one: {list(self._unreadable.values())[-1]}"
+                f"--calibration: {self.num_unreadable} of {len(self)} images cannot be read, more than "
+                f"{MAX_UNREADABLE:.0%}; the last error: {list(self._unreadable.values())[-1]}"
             )

@@ -1,4 +1,4 @@
-"""What a quantizer leaves behind is put in order, so that the same inputs give the same bytes."""
+"""Tidies up after a quantizer, so that the same inputs give the same bytes."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def check_not_quantized(model: onnx.ModelProto) -> None:
         if node.op_type in _QUANTIZED:
             raise QuantizeError(
                 f"the model is already quantized (node {node.name} is {node.op_type}); "
-                "give the float model, or export it as it is with --quantize none"
+                "give the float model, or export this one unchanged with --quantize none"
             )
 
 

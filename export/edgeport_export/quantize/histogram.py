@@ -55,7 +55,7 @@ class Histogram:
             QuantizeError: if a value is NaN or infinite.
         """
         if not (np.isfinite(low) and np.isfinite(high)):
-            raise QuantizeError("an activation is NaN or infinite on a calibration image")
+            raise QuantizeError("it is NaN or infinite on a calibration image")
         self.low, self.high = min(self.low, low), max(self.high, high)
         largest = max(-low, high)
         if self._limit == 0.0:

@@ -38,7 +38,7 @@ _NUM_GATHERED = 256  # rows before a product: of a few rows it costs as much
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Observations:
-    """What was seen.
+    """What the passes saw.
 
     Attributes:
         histograms: of each value by name.
@@ -86,7 +86,7 @@ def observe(
     for name, parts in gathered.items():
         _add_moment(seen, name, parts)
     if not num_images:
-        raise InputError("--calibration: no image could be read")
+        raise InputError("--calibration: none of the images could be read")
     return seen
 
 
@@ -130,7 +130,7 @@ def _count(seen: Observations, name: str, value: NDArray[np.float32]) -> None:
     try:
         seen.histograms[name].add(flat[::step], low=float(flat.min()), high=float(flat.max()))
     except QuantizeError as error:
-        raise QuantizeError(f"value {name}: {error}") from None
+        raise QuantizeError(f"activation {name}: {error}") from None
     if value.ndim in (2, 4):
         maxima_C = np.abs(value).max(axis=tuple(i for i in range(value.ndim) if i != 1))
         seen.channel_maxima[name] = np.maximum(seen.channel_maxima.get(name, 0), maxima_C)

@@ -166,7 +166,7 @@ def find_recipe(family: Family, target: Target, scheme: Scheme | None) -> Recipe
         return recipe
     if scheme == "dynamic":
         if target == "openvino":
-            raise InputError("--scheme dynamic is not for --target openvino, which needs static ranges")
+            raise InputError("--target openvino needs static ranges; omit --scheme dynamic")
         # Convolutions with dynamic ranges (ConvInteger) do not load in every build of ONNX Runtime.
         return replace(_DYNAMIC_LINEAR, num_weight_bits=recipe.num_weight_bits)
     if family == "saturating":

@@ -1,6 +1,6 @@
 """The input contract in transformers' ``preprocessor_config.json`` and in the ``config.json`` of timm and transformers.
 
-Each function gives the fields of a ``PreprocessSpec`` that its file tells, and leaves out those that the user gave.
+Each function returns the ``PreprocessSpec`` fields that its file specifies, except those that the user gave.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["CONFIG", "PROCESSOR", "processor_fields", "timm_fields"]
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 _MAX_SIZE = 4096
-_GEOMETRY_OPTIONS = "--resize, and --image-size and --crop-pct,"
+_GEOMETRY_OPTIONS = "--resize (with --image-size and --crop-pct)"
 _FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
 _TYPE = re.compile(r"(?P<family>ViT|DeiT|Bit|CLIP|ConvNext)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?")
 _KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
@@ -27,14 +27,14 @@ _CONVNEXT_CROP, _CONVNEXT_WHOLE = 224 / 256, 384  # of ConvNextImageProcessor: f
 
 
 def processor_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
-    """What ``preprocessor_config.json`` tells.
+    """The fields that ``preprocessor_config.json`` specifies.
 
     Args:
         document: its content, empty if there is none.
         given: fields that the command line gives.
 
     Raises:
-        WeightsError: naming the key whose value is of the wrong kind, or cannot be done.
+        WeightsError: naming the key whose value has the wrong type, or is not supported.
     """
     if not document:
         return {}
@@ -44,7 +44,7 @@ def processor_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, 
     if "interpolation" not in given and reader.flag("do_resize", default=True) and "resample" in document:
         filter_ = document["resample"]
         if type(filter_) is not int or filter_ not in _FILTERS:
-            reader.refuse("resample", "only 0 (nearest), 2 (bilinear) and 3 (bicubic) are done", "--interpolation")
+            reader.refuse("resample", "only 0 (nearest), 2 (bilinear) and 3 (bicubic) are supported", "--interpolation")
         fields["interpolation"] = _FILTERS[filter_]
     return fields | _processor_values(reader, given)
 
@@ -64,7 +64,7 @@ def _processor_values(reader: _Reader, given: Set[str]) -> dict[str, Any]:
         is_scaled = reader.flag("do_rescale", default=True)
         factor = reader.document.get("rescale_factor", 1 / 255)
         if is_scaled and not (_is_number(factor) and abs(factor * 255 - 1) < 1e-6):
-            reader.refuse("rescale_factor", "only 1/255 is done", "--scale, --mean and --std")
+            reader.refuse("rescale_factor", "only 1/255 is supported", "--scale, --mean and --std")
         fields["scale"] = "unit" if is_scaled else "byte"
     is_normalized = reader.flag("do_normalize", default=True)
     for name, key, neutral in (("mean", "image_mean", 0.0), ("std", "image_std", 1.0)):
@@ -83,28 +83,28 @@ def _processor_geometry(reader: _Reader) -> dict[str, Any]:
     kind = next((key for key in ("image_processor_type", "feature_extractor_type") if document.get(key)), None)
     match = _TYPE.fullmatch(str(document[kind])) if kind else None
     if kind and match is None:
-        reader.refuse(kind, "how that one resizes is not known", option)
+        reader.refuse(kind, "EdgePort does not know how it resizes", option)
     family = match["family"] if match else "ViT"
     for key, value in document.items():
         if key.startswith("do_") and key not in _KNOWN_STEPS and value not in (False, None):
-            reader.refuse(key, "that is not done", option)
+            reader.refuse(key, "this step is not supported", option)
     if family == "ConvNext":
         return _convnext_geometry(reader, option)
     is_cropped = reader.flag("do_center_crop", default=family != "ViT" and "crop_size" in document)
     if not reader.flag("do_resize", default=True):
         if is_cropped:
-            reader.refuse("do_center_crop", "a crop without a resize is not done", option)
+            reader.refuse("do_center_crop", "a crop without a resize is not supported", option)
         return {"resize": "none"}
     if "size" not in document:
         if match:
-            reader.refuse("size", "it is needed", option)
+            reader.refuse("size", "it is required", option)
         return {}
     resize, size = reader.size("size", option, is_square=family in ("ViT", "DeiT"))
     if is_cropped:
         _, crop = reader.size("crop_size", option, is_square=True)
         return {"resize": resize, "resize_size": size, "image_size": crop}
     if resize == "shorter":
-        reader.refuse("size", "without a centre crop the images would have any shape", option)
+        reader.refuse("size", "without a centre crop the images would differ in shape", option)
     return {"resize": resize, "resize_size": size, "image_size": size}
 
 
@@ -119,25 +119,25 @@ def _convnext_geometry(reader: _Reader, option: str) -> dict[str, Any]:
 
 
 def timm_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
-    """What ``config.json`` tells: timm's ``pretrained_cfg``, or the channels and size of transformers.
+    """The fields that ``config.json`` specifies: timm's ``pretrained_cfg``, or the channels and size of transformers.
 
     Args:
         document: its content, empty if there is none.
         given: fields that the command line gives.
 
     Raises:
-        WeightsError: naming the key whose value is of the wrong kind, or cannot be done.
+        WeightsError: naming the key whose value has the wrong type, or is not supported.
     """
     inner = document.get("pretrained_cfg", document if "architecture" in document else None)
     if inner is None:
         return _transformers_fields(_Reader(CONFIG, document), given)
     if not isinstance(inner, dict):
-        _Reader(CONFIG, document).refuse("pretrained_cfg", "it is an object", "every option of the input")
+        _Reader(CONFIG, document).refuse("pretrained_cfg", "it must be an object", "all input options")
     reader = _Reader(CONFIG, inner)
     fields: dict[str, Any] = {}
     if "interpolation" not in given and "interpolation" in inner:
         if inner["interpolation"] not in _FILTERS.values():
-            reader.refuse("interpolation", f"only {', '.join(_FILTERS.values())} are done", "--interpolation")
+            reader.refuse("interpolation", f"only {', '.join(_FILTERS.values())} are supported", "--interpolation")
         fields["interpolation"] = inner["interpolation"]
     for name in ("mean", "std"):
         if name not in given and name in inner:
@@ -152,13 +152,13 @@ def _timm_geometry(reader: _Reader) -> dict[str, Any]:
     option = _GEOMETRY_OPTIONS
     sizes = reader.document["input_size"]
     if not (isinstance(sizes, list) and len(sizes) == 3 and all(type(v) is int and 0 < v <= _MAX_SIZE for v in sizes)):
-        reader.refuse("input_size", "it is a list of channels, height and width", option)
+        reader.refuse("input_size", "it must be a list of channels, height and width", option)
     if sizes[1] != sizes[2]:
-        reader.refuse("input_size", "only square inputs are done", option)
+        reader.refuse("input_size", "only square inputs are supported", option)
     size = sizes[1]
     mode = reader.document.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
-        reader.refuse("crop_mode", "only center and squash are done", option)
+        reader.refuse("crop_mode", "only center and squash are supported", option)
     part = reader.part("crop_pct", option, default=0.875)
     resize = "exact" if mode == "squash" else "shorter"
     return {"resize": resize, "resize_size": math.floor(size / part), "image_size": size}
@@ -171,14 +171,14 @@ def _transformers_fields(reader: _Reader, given: Set[str]) -> dict[str, Any]:
     channels = reader.document.get("num_channels")
     if channels is not None and not {"color", "channels"} & given:
         if channels not in (1, 3):
-            reader.refuse("num_channels", "images have 1 or 3", "--channels")
+            reader.refuse("num_channels", "it must be 1 or 3", "--channels")
         if channels == 1:
             fields["color"] = "grey"
     return fields
 
 
 def _color_of(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """One mean alone is of grey images; three are of colours."""
+    """A single mean is that of grey images; three are those of colours."""
     lengths = {len(fields[name]) for name in ("mean", "std") if name in fields}
     return {"color": "grey"} if lengths == {1} else {}
 
@@ -188,7 +188,7 @@ def _is_number(value: object) -> bool:
 
 
 class _Reader:
-    """Typed access to a JSON object, with errors that name the file, the key, and the option that says it instead."""
+    """Typed access to a JSON object, with errors that name the file, the key, and the option to set instead."""
 
     def __init__(self, file: str, document: Mapping[str, Any]) -> None:
         self.file = file
@@ -196,21 +196,21 @@ class _Reader:
 
     def refuse(self, key: str, reason: str, option: str) -> NoReturn:
         shown = repr(self.document[key])[:60] if key in self.document else "absent"
-        raise WeightsError(f"{self.file}: {key} is {shown}; {reason}. Say it with {option} instead")
+        raise WeightsError(f"{self.file}: {key} is {shown}; {reason}; set {option} instead")
 
     def flag(self, key: str, *, default: bool) -> bool:
         value = self.document.get(key)
         if value is None:
             return default
         if not isinstance(value, bool):
-            self.refuse(key, "it is true or false", "the options of the input, all of them,")
+            self.refuse(key, "it must be true or false", "all input options")
         return value
 
     def channels(self, key: str, option: str) -> tuple[float, ...]:
         value = self.document[key]
         values = value if isinstance(value, list) else [value] * 3
         if len(values) not in (1, 3) or not all(map(_is_number, values)):
-            self.refuse(key, "it is a list of numbers, one per channel", option)
+            self.refuse(key, "it must be a list of numbers, one per channel", option)
         return tuple(float(v) for v in values)
 
     def part(self, key: str, option: str, *, default: float) -> float:
@@ -218,7 +218,7 @@ class _Reader:
         if value is None:
             return default
         if not _is_number(value) or not 0 < value <= 1:
-            self.refuse(key, "it is above 0 and at most 1", option)
+            self.refuse(key, "it must be above 0 and at most 1", option)
         return float(value)
 
     def size(self, key: str, option: str, *, is_square: bool) -> tuple[str, int]:
@@ -230,9 +230,9 @@ class _Reader:
             elif set(value) == {"height", "width"} and value["height"] == value["width"]:
                 resize, side = "exact", value["height"]
             else:
-                self.refuse(key, "only shortest_edge, or height and width that are equal, are done", option)
+                self.refuse(key, "only shortest_edge, or equal height and width, are supported", option)
         else:
             resize, side = ("exact" if is_square else "shorter"), value
         if type(side) is not int or not 0 < side <= _MAX_SIZE:
-            self.refuse(key, f"it is a whole number of pixels from 1 to {_MAX_SIZE}", option)
+            self.refuse(key, f"it must be a whole number of pixels from 1 to {_MAX_SIZE}", option)
         return resize, side

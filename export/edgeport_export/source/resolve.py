@@ -157,7 +157,7 @@ def _color(here: _Values, _before: _Values, values: _Values) -> Value | None:
     channels, color = here["channels"].value, values["color"].value
     if "color" in here:
         if (color == "grey") != (channels == 1):
-            raise InputError(f"--color {color} does not go with --channels {channels}")
+            raise InputError(f"--color {color} contradicts --channels {channels}")
         return None
     changed = "grey" if channels == 1 else "rgb" if color == "grey" else color
     return Value(changed, here["channels"].source)
@@ -195,7 +195,7 @@ def _resize_size(here: _Values, before: _Values, values: _Values) -> Value | Non
     crop_pct = here["crop_pct"].value if "crop_pct" in here else None
     if resize == "none":
         if crop_pct not in (None, 1.0):
-            raise InputError("--crop-pct needs a resize, but --resize is none")
+            raise InputError("--crop-pct requires a resize, but --resize is none")
         return Value(size, moved.source)
     if crop_pct is not None:
         return Value(math.floor(size / crop_pct), moved.source)  # as timm computes it

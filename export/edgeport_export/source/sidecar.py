@@ -139,11 +139,11 @@ def _task(checkpoint: Checkpoint) -> Task | None:
         if problem is not None and problem not in _PROBLEMS:
             raise WeightsError(
                 f"{CONFIG} of {checkpoint.source.name}: problem_type is {problem!r}; "
-                f"only {', '.join(_PROBLEMS)} are done. Say it with --task instead"
+                f"only {', '.join(_PROBLEMS)} are supported; set --task instead"
             )
         return None if problem is None else _PROBLEMS[problem]
     if entry.get("task") not in TASKS:
-        raise WeightsError(f"{where}: task is {entry.get('task')!r}; it is one of {', '.join(TASKS)}")
+        raise WeightsError(f"{where}: task is {entry.get('task')!r}; it must be one of {', '.join(TASKS)}")
     task: Task = entry["task"]
     return task
 
@@ -157,7 +157,7 @@ def _options(checkpoint: Checkpoint, spec: ModelSpec) -> dict[str, str | bool]:
     """
     entry, where = _training_entry(checkpoint)
     if entry and entry.get("architecture") != spec.name:
-        raise WeightsError(f"{where}: these weights are of {entry.get('architecture')!r}, not of {spec.name}")
+        raise WeightsError(f"{where}: these weights are for {entry.get('architecture')!r}, not of {spec.name}")
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise WeightsError(f"{where}: options is of type {type(options).__name__}, not an object")

@@ -115,7 +115,7 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
     if module is not None:
         return _own(config, module)
     if config.architecture is None:
-        raise InputError("architecture is missing; give its name, or pass a module to export()")
+        raise InputError("the architecture is missing; set ExportConfig.architecture, or pass a module to export()")
     if user_module.is_reference(config.architecture):
         module = user_module.build(config.architecture)
         return _own(replace(config, architecture=user_module.name_of(config.architecture)), module)
@@ -126,9 +126,11 @@ def _check_own(config: ExportConfig) -> None:
     """Raise InputError if the image size is missing, or an option is not for a module of the user's own."""
     foreign = [*config.options, *(["sum_channels"] if config.sum_channels else [])]
     if foreign:
-        raise InputError(f"{', '.join(foreign)} is of EdgePort's own architectures, not of a module of your own")
+        raise InputError(
+            f"--{', --'.join(foreign).replace('_', '-')} applies to EdgePort's own architectures, not to your own"
+        )
     if config.image_size is None:
-        raise InputError("image_size is missing; a module of your own needs --image-size, its input's side in pixels")
+        raise InputError("--image-size is missing; a module of your own needs the side of its input in pixels")
 
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
@@ -155,10 +157,10 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
         module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     )
     if config.task == "binary" and num_outputs != 1:
-        raise InputError(f"{name} gives {num_outputs} logits, but a binary task has one; two are --task multiclass")
+        raise InputError(f"{name} gives {num_outputs} logits, but a binary task has one; use --task multiclass for two")
     defaults["num_classes"] = 2 if config.task == "binary" else num_outputs
     if config.num_classes not in (None, defaults["num_classes"]):
-        raise InputError(f"num_classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
+        raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
     values = resolve({ARCHITECTURE: defaults, COMMAND_LINE: command_line})
     contract = _contract(values, config)
     sources = sources_of(values, *INPUT_FIELDS)
@@ -226,11 +228,11 @@ def _contract(values: dict[str, Value], config: ExportConfig) -> Contract:
 
 def _check_binary(config: ExportConfig, rows: int | None) -> None:
     if config.num_classes not in (None, 2):
-        raise InputError(f"num_classes is {config.num_classes}, but a binary task has 2")
+        raise InputError(f"--num-classes is {config.num_classes}, but a binary task has 2 classes")
     if rows not in (None, 1):
         raise WeightsError(
             f"weights {config.weights} have a head of {rows} rows, but a binary task has one logit; "
-            "two rows are --task multiclass"
+            "use --task multiclass for two rows"
         )
 
 

@@ -64,7 +64,7 @@ def build(reference: str) -> nn.Module:
             made = factory()
         except Exception as error:
             raise ExportError(
-                f"{reference}: calling {name}() raises {_say(error)}; a factory takes no arguments"
+                f"{reference}: calling {name}() raises {_say(error)}; a factory must take no arguments"
             ) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{reference}: {name}() gives {type(made).__name__}, not a torch.nn.Module")
@@ -95,12 +95,12 @@ def num_outputs_of(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
     except Exception as error:
         raise ExportError(
             f"the module raises on an input of shape {(2, *input_shape)}: {_say(error)}; "
-            "--image-size and --channels say what it takes"
+            "set --image-size and --channels to what it takes"
         ) from error
     if not isinstance(output, torch.Tensor):
         raise ExportError(
             f"the module gives {type(output).__name__}, not a tensor of logits (batch, K); "
-            "wrap it in a module that does"
+            "wrap it in a module that returns one"
         )
     if output.ndim != 2 or output.shape[0] != 2:
         raise ExportError(f"the module gives shape {tuple(output.shape)} for a batch of 2, not (2, K)")

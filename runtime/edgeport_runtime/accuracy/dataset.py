@@ -28,7 +28,7 @@ _DATA = f"--data takes a folder with one folder of images per class, or a CSV wi
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelledImages:
-    """Images and what is true of them.
+    """Images and their true classes.
 
     Attributes:
         paths: B image files.
@@ -60,7 +60,7 @@ def read_labelled_images(data: str | os.PathLike[str], contract: Contract) -> La
     if path.is_dir():
         if contract.task == "multilabel":
             raise InputError(
-                f"{path} is a folder, in which an image has one class; a multi-label model needs a CSV file"
+                f"{path} is a folder, where each image has one class; a multi-label model needs a CSV file"
             )
         return _read_folder(path, contract)
     if path.is_file():
@@ -71,7 +71,7 @@ def read_labelled_images(data: str | os.PathLike[str], contract: Contract) -> La
 def _read_folder(root: Path, contract: Contract) -> LabelledImages:
     folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
     if not folders:
-        raise InputError(f"{root} holds no folders; {_DATA}")
+        raise InputError(f"{root} contains no folders; {_DATA}")
     matched_by, indices = _match([f.name for f in folders], contract)
     paths = [find_images(folder) for folder in folders]
     return LabelledImages(
@@ -90,12 +90,10 @@ def _match(names: list[str], contract: Contract) -> tuple[Literal["name", "sorte
         return "sorted order", list(range(num_classes))
     if labels is None:
         raise InputError(
-            f"{len(names)} folders for {num_classes} classes, and the model has no labels to match by name"
+            f"{len(names)} folders for {num_classes} classes, and the model has no labels to match them by name"
         )
     unknown = [name for name in names if name not in labels]
-    raise InputError(
-        f"{len(names)} folders for {num_classes} classes, and these are not among the labels: {', '.join(unknown[:10])}"
-    )
+    raise InputError(f"{len(names)} folders for {num_classes} classes; not among the labels: {', '.join(unknown[:10])}")
 
 
 def _read_csv(path: Path, contract: Contract) -> LabelledImages:
@@ -107,7 +105,7 @@ def _read_csv(path: Path, contract: Contract) -> LabelledImages:
             reader = csv.DictReader(file)
             missing = [name for name in _COLUMNS.split(",") if name not in (reader.fieldnames or ())]
             if missing:
-                raise InputError(f"{path} lacks the column {missing[0]!r}; its first line must be {_COLUMNS}")
+                raise InputError(f"{path} has no column {missing[0]!r}; its first line must be {_COLUMNS}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if not row["path"]:
@@ -117,7 +115,7 @@ def _read_csv(path: Path, contract: Contract) -> LabelledImages:
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
     if not paths:
-        raise InputError(f"{path} holds no rows")
+        raise InputError(f"{path} contains no rows")
     if contract.task == "multilabel":
         targets = np.zeros((len(rows), contract.num_classes), np.int64)
         for target_K, classes in zip(targets, rows, strict=True):

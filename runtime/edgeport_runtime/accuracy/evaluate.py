@@ -91,11 +91,11 @@ class BinaryEvaluation:
 
     Attributes:
         num_images: images evaluated.
-        threshold: probability from which on an image is decided to be positive.
+        threshold: an image with at least this probability is decided positive.
         true_negatives, false_positives, false_negatives, true_positives: images of each kind.
         accuracy: fraction decided correctly.
-        precision: of the images decided positive, the part that is; 0 if there are none.
-        recall: of the positive images, the part that was found; 0 if there are none.
+        precision: fraction of the images decided positive that are positive; 0 if there are none.
+        recall: fraction of the positive images that were decided positive; 0 if there are none.
         f1: harmonic mean of precision and recall.
         auroc: area under the receiver operating characteristic; None unless there are images of both classes.
         cross_entropy: mean binary cross-entropy, in nats.
@@ -194,7 +194,7 @@ def evaluate(
     def outputs() -> Iterator[NDArray[np.float32]]:
         for done, output_K in enumerate(classifier.iter_outputs(images.paths)):
             if not np.isfinite(output_K).all():
-                raise SessionError(f"{images.paths[done]}: the model gave NaN or infinite values")
+                raise SessionError(f"{images.paths[done]}: the model returned NaN or infinite values")
             yield output_K
             if on_progress is not None:
                 on_progress(done + 1, len(images.paths))

@@ -1,4 +1,4 @@
-"""Replay a bundle's golden images and compare with what PyTorch gave for them."""
+"""Runs a bundle's golden images and compares the outputs with PyTorch's."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def check(classifier: RunsImages, bundle: Path) -> None:
     if not report.passed:
         precision = classifier.explain()["precision"]
         raise ParityError(
-            f"{report.variant} on {report.device} (in {precision}) is not what PyTorch computes: relative L2 "
-            f"{report.relative_l2:.2g} (at most {report.tolerance:.1g}), decisions equal on {report.num_equal} of "
-            f"{report.num_images} golden images ({report.num_equal_needed} needed); choose another device or variant"
+            f"{report.variant} on {report.device} (in {precision}) does not give what PyTorch computes: relative L2 "
+            f"{report.relative_l2:.2g} (at most {report.tolerance:.1g}), same decision on {report.num_equal} of "
+            f"{report.num_images} golden images (at least {report.num_equal_needed}); choose another device or variant"
         )
 
 
@@ -89,7 +89,7 @@ def report_of(classifier: RunsImages, bundle: Path) -> GoldenReport:
     outputs_BK, expected_BK = replay(classifier, bundle)
     ours, expected = (decisions(values, classifier.contract) for values in (outputs_BK, expected_BK))
     if classifier.variant is None:
-        raise ManifestError(f"{bundle} is not a bundle")
+        raise ManifestError(f"{bundle} is not an EdgePort bundle")
     return GoldenReport(
         variant=classifier.variant.name,
         device=classifier.device,
@@ -116,7 +116,9 @@ def replay(classifier: RunsImages, bundle: Path) -> tuple[NDArray[np.float32], N
     for image in manifest.golden.images:
         path = bundle_file(bundle, image.file)
         if sha256_of(path) != image.sha256:
-            raise ManifestError(f"{image.file} is not the image that was exported (its sha256 differs)")
+            raise ManifestError(
+                f"{image.file} is not the image that was exported (its SHA-256 differs); copy the bundle again"
+            )
         images.append(path)
     return np.stack(list(classifier.iter_outputs(images))), _expected(bundle, manifest)
 
@@ -125,7 +127,9 @@ def _expected(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
     golden = manifest.golden
     path = bundle_file(bundle, golden.expected)
     if sha256_of(path) != golden.sha256:
-        raise ManifestError(f"{golden.expected} is not the file that was exported (its sha256 differs)")
+        raise ManifestError(
+            f"{golden.expected} is not the file that was exported (its SHA-256 differs); copy the bundle again"
+        )
     array = f"{manifest.contract.output}.npy"
     try:
         with zipfile.ZipFile(path) as archive:

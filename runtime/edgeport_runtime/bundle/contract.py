@@ -36,7 +36,7 @@ class Contract:
             output, sigmoid; ``multilabel``: any of the classes, a sigmoid each.
         num_classes: number of classes; 2 for ``binary``.
         labels: names of the classes, or None where they are not known.
-        thresholds: probability from which on a class is decided: None for ``multiclass``, one value for ``binary``, one
+        thresholds: decision thresholds, as probabilities: None for ``multiclass``, one value for ``binary``, one
             or one per class for ``multilabel``.
         output: what the graph gives, and what its output is called: ``logits``, or ``probabilities`` where it holds the
             task's activation.
@@ -54,12 +54,12 @@ class Contract:
 
     def __post_init__(self) -> None:
         if self.labels is not None and len(self.labels) != self.num_classes:
-            raise InputError(f"labels: {len(self.labels)} labels for {self.num_classes} classes")
+            raise InputError(f"labels: there are {len(self.labels)} labels, but {self.num_classes} classes")
         if self.task == "binary" and self.num_classes != 2:
             raise InputError(f"num_classes: a binary task has 2 classes, not {self.num_classes}")
         if self.task == "multiclass":
             if self.thresholds is not None:
-                raise InputError("thresholds: a multiclass task has none; its decision is the most probable class")
+                raise InputError("thresholds: a multiclass task has none; it decides for the most probable class")
             return
         counts = {"binary": (1,), "multilabel": (1, self.num_classes)}[self.task]
         if self.thresholds is None or len(self.thresholds) not in counts:
@@ -111,7 +111,10 @@ class Contract:
         except InputError as error:
             raise ManifestError(str(error), context=f"{context}.preprocess") from None
         if data["preprocess_sha256"] != spec.sha256():
-            fail(f"{context}.preprocess_sha256", "is not the digest of preprocess; the manifest was edited by hand")
+            fail(
+                f"{context}.preprocess_sha256",
+                "is not the digest of preprocess; do not edit the manifest, export again",
+            )
         values = {
             "task": expect_choice(data["task"], f"{context}.task", TASKS),
             "num_classes": expect_integer(data["num_classes"], f"{context}.num_classes", 1, _MAX_CLASSES),

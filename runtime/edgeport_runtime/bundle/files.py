@@ -31,7 +31,7 @@ def bundle_file(bundle: Path, name: str) -> Path:
     except (OSError, RuntimeError):  # a loop of links, before Python 3.13
         path = bundle.resolve()
     if not path.is_relative_to(bundle.resolve()):
-        raise ManifestError(f"{name} is a link that leaves the bundle")
+        raise ManifestError(f"{name} is a link that leads out of the bundle")
     if not path.is_file():
-        raise ManifestError(f"{bundle} lacks the file {name} that its manifest names; copy the whole folder again")
+        raise ManifestError(f"{bundle} lacks the file {name}, which its manifest lists; copy the whole folder again")
     return path

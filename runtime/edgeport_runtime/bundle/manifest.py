@@ -193,7 +193,7 @@ class Golden:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Manifest:
-    """Everything a bundle says of itself.
+    """Everything that a bundle says about itself.
 
     Attributes:
         architecture: name, number of parameters, source and options of the network.
@@ -239,7 +239,7 @@ class Manifest:
         if version > SCHEMA_VERSION:
             fail(
                 "schema_version",
-                f"{version} is later than {SCHEMA_VERSION}, the latest this version of edgeport reads; "
+                f"{version} is later than {SCHEMA_VERSION}, the latest that this version of edgeport reads; "
                 "upgrade with: pip install --upgrade edgeport",
             )
         fields = ("architecture", "weights", "contract", "variants", "golden", "parity", "provenance")
@@ -247,7 +247,7 @@ class Manifest:
         architecture = expect_object(data["architecture"], "architecture", ("name", "num_params", "source", "options"))
         for name, value in expect_object(architecture["options"], "architecture.options").items():
             if not isinstance(value, str | bool):
-                fail(f"architecture.options.{name}", f"is {value!r}, not a string or true or false")
+                fail(f"architecture.options.{name}", f"is {value!r}, not a string, true or false")
         expect_string(architecture["name"], "architecture.name")
         expect_string(architecture["source"], "architecture.source")
         expect_integer(architecture["num_params"], "architecture.num_params", 0, 2**62)
@@ -290,11 +290,11 @@ def load_manifest(bundle: str | os.PathLike[str]) -> Manifest:
         with path.open("rb") as file:
             text = file.read(_MAX_MANIFEST_BYTES + 1)
     except (FileNotFoundError, NotADirectoryError):
-        raise ManifestError(f"{bundle} is not an EdgePort bundle: it holds no {MANIFEST_NAME}") from None
+        raise ManifestError(f"{bundle} is not an EdgePort bundle: it has no {MANIFEST_NAME}") from None
     except OSError as error:
         raise ManifestError(f"{path}: {error.strerror or error}") from None
     if len(text) > _MAX_MANIFEST_BYTES:
-        raise ManifestError(f"{path} is larger than {_MAX_MANIFEST_BYTES} bytes")
+        raise ManifestError(f"{path} is larger than {_MAX_MANIFEST_BYTES} bytes, the most that a manifest may have")
     try:
         data = json.loads(text, parse_constant=_finite, parse_float=_finite)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What the commands print of a model's input, of predictions and of metrics."""
+"""How the commands print a model's input, predictions and metrics."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def describe_input(contract: Contract) -> str:
 
 
 def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:
-    """The machine, a line for each package, device and problem."""
+    """Print the machine, and one line for each package, device and problem."""
     machine, cpus = diagnosis["machine"], diagnosis["cpus"]
     print(f"machine        {machine['cpu']}, {machine['system']}, Python {diagnosis['python']}")
     sets = diagnosis["instruction_sets"]
-    told = "not told by this system" if sets is None else ", ".join(sets) or "none that matter here"
+    told = "not reported by this system" if sets is None else ", ".join(sets) or "none that matter here"
     print(f"instructions   {told}")
-    limited = "" if cpus["allowed"] == cpus["machine"] else f" of {cpus['machine']}, by affinity or container"
+    limited = "" if cpus["allowed"] == cpus["machine"] else f" of {cpus['machine']}, limited by affinity or container"
     print(f"processors     {cpus['allowed']}{limited}")
     print("packages       " + ", ".join(f"{name} {version}" for name, version in diagnosis["packages"].items()))
     for device, reason in diagnosis["devices"].items():
@@ -102,7 +102,7 @@ def _print_multiclass(result: MulticlassEvaluation, contract: Contract) -> None:
 
 def _print_binary(result: BinaryEvaluation, contract: Contract) -> None:
     negative, positive = contract.label(0), contract.label(1)
-    print(f"images matched to classes by {result.matched_by}; positive: {positive}, from {result.threshold:g} on")
+    print(f"images matched to classes by {result.matched_by}; positive: {positive}, at {result.threshold:g} or above")
     print(f"  {negative}: {result.true_negatives} found, {result.false_positives} taken for {positive}")
     print(f"  {positive}: {result.true_positives} found, {result.false_negatives} taken for {negative}")
     for name in ("accuracy", "precision", "recall", "f1", "auroc"):
@@ -122,7 +122,7 @@ def _print_multilabel(result: MultilabelEvaluation) -> None:
         print(f"{f'macro {name}':<23} {_figure(getattr(result, f'macro_{name}'))}")
     print(
         f"mean average precision  {_figure(result.mean_average_precision)}  "
-        f"(over {result.num_labels_with_images} of {len(result.labels)} labels, those that have images)"
+        f"(over the {result.num_labels_with_images} of {len(result.labels)} labels that have images)"
     )
     print(f"exact match             {result.exact_match:.4f}  (of {result.num_images} images)")
     print(f"cross-entropy           {result.cross_entropy:.4f} nats")

@@ -1,4 +1,4 @@
-"""Whether this device gives PyTorch's answers for a bundle's golden images."""
+"""Checks that this device gives PyTorch's outputs for a bundle's golden images."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
         InputError, SessionError: as ``Classifier.load``.
     """
     if Path(bundle).is_file():
-        raise InputError(f"{bundle} is one file; verify takes the bundle's folder, which holds the golden images")
+        raise InputError(f"{bundle} is a file; give verify the bundle's folder, which holds the golden images")
     with Classifier.load(bundle, variant=variant, device=device) as classifier:
         return report_of(classifier, Path(bundle))

@@ -55,7 +55,7 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
     if missing:
         raise InputError(f"{engine} is not the npm package onnxruntime-web: it lacks {missing[0]}; {_REMEDY}")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise InputError(f"{output} exists; choose a folder that does not")
+        raise InputError(f"{output} already exists; choose a folder that does not")
     output.parent.mkdir(parents=True, exist_ok=True)
     part = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
     try:
@@ -96,10 +96,10 @@ def _describe(manifest: Manifest, model: Path) -> dict[str, Any]:
 def _model(bundle: Path, variant: Variant) -> Path:
     if variant.in_graph is None:
         raise InputError(
-            f"variant {variant.name} takes preprocessed values; export the bundle with --preprocess in-graph"
+            f"variant {variant.name} takes preprocessed values; export the bundle again with --preprocess in-graph"
         )
     if variant.data is not None:
-        raise InputError(f"variant {variant.name} is over 2 GB, which browsers do not load")
+        raise InputError(f"variant {variant.name} is larger than 2 GB, which browsers cannot load")
     model = bundle_file(bundle, variant.in_graph.file)
     if sha256_of(model) != variant.in_graph.sha256:
         raise ManifestError(f"{variant.in_graph.file} is not the file that was exported; copy the bundle again")

@@ -1,4 +1,4 @@
-"""The machine in words, by which measurements are told from those of another one, and what of it may be used."""
+"""Describes this machine, so that measurements from another are not mistaken for its own, and says what it may use."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def available_cpus(root: Path = _ROOT) -> int:
 
 
 def peak_memory_bytes() -> int | None:
-    """Largest resident size of this process so far; None where the system does not tell."""
+    """Largest resident size of this process so far; None if the system does not tell."""
     for line in (_read(Path("/proc/self/status")) or "").splitlines():
         if line.startswith("VmHWM:"):  # ru_maxrss would begin with the size of the process that started this one
             return int(line.split()[1]) * 1024
@@ -50,7 +50,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def private_memory_bytes() -> int | None:
-    """Resident memory of this process that it shares with no file and no other process; None where it is not told."""
+    """Resident memory that this process shares with no file and no other process; None if the system does not tell."""
     for line in (_read(Path("/proc/self/status")) or "").splitlines():
         if line.startswith("RssAnon:"):
             return int(line.split()[1]) * 1024
@@ -63,7 +63,7 @@ def is_x86() -> bool:
 
 
 def instruction_sets() -> frozenset[str] | None:
-    """Linux's names of the processor's extensions, such as ``avx512_vnni``; None where it does not tell."""
+    """Linux's names of the processor's extensions, such as ``avx512_vnni``; None if the system does not tell."""
     for line in (_read(_CPUINFO) or "").splitlines():
         name, _, value = line.partition(":")
         if name.strip() in ("flags", "Features"):
@@ -77,7 +77,7 @@ def _allowed_cpus() -> int:
 
 
 def _cgroup_limit(root: Path) -> float | None:
-    """The lowest limit of the control groups that this process is in, in processors (Linux, cgroups 1 and 2)."""
+    """The lowest limit, in processors, of the control groups that this process belongs to (Linux, cgroups 1 and 2)."""
     groups = _read(root / "proc" / "self" / "cgroup")
     limits = []
     for line in (groups or "").splitlines():

@@ -1,7 +1,7 @@
-"""The devices that a session can run on: one table, one entry each, and why one can or cannot be used here.
+"""The devices that a session can run on: a table with one entry each, and why each can or cannot be used here.
 
-A device is asked for by name and never replaced in silence: ONNX Runtime runs on the CPU where a provider is missing or
-broken, so that everything is checked before a session is made, and what it assigned to whom is read back afterwards.
+A device is requested by name and never replaced silently. ONNX Runtime falls back to the CPU if a provider is missing
+or broken, so everything is checked before a session is made, and read back afterwards what runs where.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ _PREFERRED = ("cuda", "openvino")
 
 
 class Selection(NamedTuple):
-    """A device that was chosen, and why."""
+    """The device that was chosen, and why."""
 
     provider: Provider
     reasons: tuple[str, ...]
@@ -182,7 +182,7 @@ def select_device(device: str) -> Selection:
         reason = unusable(provider)
         if reason is not None:
             raise SessionError(f"device {device!r} cannot be used here: {reason}")
-        return Selection(provider, (f"{device} was asked for",))
+        return Selection(provider, (f"{device} was requested",))
     reasons: list[str] = []
     for name in _PREFERRED:
         provider = find_provider(name)
@@ -190,7 +190,7 @@ def select_device(device: str) -> Selection:
         if reason is None:
             return Selection(provider, (*reasons, f"{name} can be used"))
         reasons.append(f"not {name}: {reason}")
-    return Selection(CPU, (*reasons, "cpu: always there"))
+    return Selection(CPU, (*reasons, "cpu: always available"))
 
 
 def unusable(provider: Provider) -> str | None:

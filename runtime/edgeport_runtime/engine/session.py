@@ -73,7 +73,7 @@ class Session:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != [INPUT_NAME] or len(outputs) != 1 or outputs[0].name not in OUTPUTS:
             raise ManifestError(
-                f"{path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; it is not EdgePort's"
+                f"{path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; EdgePort did not write it"
             )
         self.input_shape: list[int | str] = inputs[0].shape
         self.output_name: str = outputs[0].name
@@ -125,7 +125,7 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
     # A provider whose libraries do not load is left out with a warning only.
     if provider.ort_name not in session.get_providers():
         raise DeviceError(
-            f"device {provider.device!r} was left out by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
+            f"device {provider.device!r} was ignored by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
             f"load here; {provider.install}"
         )
     return session
@@ -174,14 +174,14 @@ def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: Sess
         message = _one_line(error)
     if settings.is_strict and "fallback to CPU EP has been explicitly disabled" in message:
         raise SessionError(
-            f"{provider.device} does not run every node of {path}, and strict was asked for; without strict the "
-            "others run on the CPU, and explain() names them"
+            f"{provider.device} does not run every node of {path}, which strict=True requires; without it the "
+            "others run on the CPU, and explain() lists them"
         )
-    raise SessionError(f"{path} is not a model that ONNX Runtime {ort.__version__} loads: {message}")
+    raise SessionError(f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {message}")
 
 
 def _limited_threads() -> int | None:
-    """ONNX Runtime counts the machine's cores: where fewer may be used, it is told how many."""
+    """ONNX Runtime counts the machine's cores; if fewer may be used, tell it how many."""
     allowed = available_cpus()
     return allowed if allowed < (os.cpu_count() or 1) else None
 

@@ -1,4 +1,4 @@
-"""Which of a bundle's variants runs: by name, by what was measured on this machine, or by rule."""
+"""Chooses the variant of a bundle that runs: by name, by what was measured on this machine, or by rule."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def exact_variant(manifest: Manifest, name: str, *, provider: Provider) -> Choic
     if name not in variants:
         raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(variants)}")
     check_saturation(variants[name].quantization, provider, name=f"variant {name!r}")
-    return Choice(variants[name], "asked for")
+    return Choice(variants[name], "requested")
 
 
 def is_dynamic(quantization: Mapping[str, Any] | None) -> bool:
@@ -125,7 +125,7 @@ def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -
     if provider.ort_name == "OpenVINOExecutionProvider" and _OPENVINO in variants and _suits(variants[_OPENVINO]):
         return Choice(variants[_OPENVINO], "made for OpenVINO and this processor's instructions")
     if provider.ort_name != CPU.ort_name or measured is None:
-        return Choice(first, f"nothing was measured on {provider.device}")
+        return Choice(first, f"no variant was measured on {provider.device}")
     try:
         faster = {
             name: time

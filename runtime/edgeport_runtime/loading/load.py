@@ -62,9 +62,11 @@ def load_model(
     """
     threads = settings.threads
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
-        raise InputError(f"threads is {threads!r}; give a whole number of at least 1, or None")
+        raise InputError(f"threads is {threads!r}; it must be a whole number of at least 1, or None")
     if not path.exists():
-        raise InputError(f"{path} does not exist; give a bundle (a folder made by export-model) or its .onnx file")
+        raise InputError(
+            f"{path} does not exist; give a bundle (a folder that export-model wrote) or one of its .onnx files"
+        )
     load = functools.partial(_load_bundle, is_exact=is_exact) if path.is_dir() else _load_file
     try:
         return load(path, device, variant, settings)
@@ -73,7 +75,7 @@ def load_model(
             raise
         # What `auto` chose is listed and does not load, as CUDA without its libraries.
         model = load(path, CPU.device, variant, settings)
-        return model._replace(reasons=(f"not as chosen: {error}", *model.reasons))
+        return model._replace(reasons=(f"the choice did not load: {error}", *model.reasons))
 
 
 def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings, *, is_exact: bool) -> LoadedModel:
@@ -93,7 +95,7 @@ def _load_bundle(path: Path, device: str, variant: str, settings: SessionSetting
 
 def _load_file(path: Path, device: str, variant: str, settings: SessionSettings) -> LoadedModel:
     if variant != "auto":
-        raise InputError(f"{path} is one model file; variant={variant!r} needs the bundle's folder")
+        raise InputError(f"{path} is a single model file; variant={variant!r} needs the bundle's folder")
     provider, reasons = select_device(device)
 
     def reopen(settings: SessionSettings) -> Session:
@@ -164,7 +166,9 @@ def check_digests(bundle: Path, variant: Variant) -> None:
         expected[variant.data.file] = variant.data.sha256
     for name, sha256 in expected.items():
         if sha256_of(bundle_file(bundle, name)) != sha256:
-            raise ManifestError(f"{name} is not the file that was exported (its sha256 differs); copy the bundle again")
+            raise ManifestError(
+                f"{name} is not the file that was exported (its SHA-256 differs); copy the bundle again"
+            )
 
 
 def _embedded(session: Session, key: str) -> dict[str, Any]:
@@ -182,7 +186,7 @@ def _check_graph(session: Session, contract: Contract) -> None:
     spec = contract.preprocess
     if len(session.input_shape) == 3:
         raise ManifestError(
-            f"{session.path} takes pixels, for places without EdgePort; give the bundle, or its file without 'in-graph'"
+            f"{session.path} takes pixels, for places without EdgePort; give the bundle, or the file without 'in-graph'"
         )
     wanted = [spec.num_channels, spec.image_size, spec.image_size]
     is_batch_right = (

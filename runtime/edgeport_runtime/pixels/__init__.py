@@ -1,1 +1,1 @@
-"""Image files to arrays of pixels to the network's input. Nothing here knows of models, bundles or ONNX Runtime."""
+"""From image files to pixels to the network's input. Nothing here knows about models, bundles or ONNX Runtime."""

@@ -24,10 +24,10 @@ __all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageSource", "find_images", "load_i
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
 
 MAX_PIXELS = 89_478_485
-"""Images of more pixels are refused before they are decoded: Pillow's own limit for decompression bombs."""
+"""Larger images are refused before they are decoded: Pillow's own limit for decompression bombs."""
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""File names that count as images where a folder is searched."""
+"""File names that count as images when a folder is searched."""
 
 # Raster formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised.
 _FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
@@ -67,7 +67,7 @@ def find_images(folder: str | os.PathLike[str]) -> list[Path]:
         raise InputError(f"{root} is not a folder of images")
     found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not found:
-        raise InputError(f"{root} holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
+        raise InputError(f"{root} contains no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
     return found
 
 
@@ -125,7 +125,7 @@ def _errors_naming(name: str) -> Iterator[None]:
     except InputError:
         raise
     except UnidentifiedImageError:
-        raise InputError(f"{name} is not an image that can be read ({', '.join(_FORMATS)})") from None
+        raise InputError(f"{name} cannot be read as an image ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from None
     except _DAMAGE as error:
@@ -141,7 +141,7 @@ def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Imag
     image.load()
     orientation = image.getexif().get(_ORIENTATION_TAG)
     if image.mode == "F":
-        raise InputError(f"{name} holds floating-point values, which have no defined range; save it with 8 bits")
+        raise InputError(f"{name} has floating-point values, whose range is undefined; save it with 8 bits")
     if image.mode.startswith("I"):
         image = _high_byte(image, name)
     if isinstance(image.info.get("transparency"), bytes):
@@ -155,17 +155,19 @@ def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Imag
 def _high_byte(image: Image.Image, name: str) -> Image.Image:
     values = np.asarray(image)
     if values.size and (values.min() < 0 or values.max() > 65535):
-        raise InputError(f"{name} holds integers beyond 16 bits; save it with 8 bits")
+        raise InputError(f"{name} has integers of more than 16 bits; save it with 8 bits")
     return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
     if array.dtype != np.uint8:
-        raise InputError(f"an image array must be uint8, 0 to 255, not {array.dtype}")
+        raise InputError(f"an image array must be of type uint8 (0 to 255), not {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise InputError(f"an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape {array.shape}")
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
-        raise InputError(f"the image array has {array.shape[1]}x{array.shape[0]} pixels; at most {MAX_PIXELS:,}")
+        raise InputError(
+            f"the image array has {array.shape[1]}x{array.shape[0]} pixels; at most {MAX_PIXELS:,} are accepted"
+        )
     return Image.fromarray(np.ascontiguousarray(array))

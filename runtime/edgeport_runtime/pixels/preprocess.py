@@ -1,4 +1,4 @@
-"""From an image to a network's input: the one implementation, used in export, calibration, evaluation and at run time.
+"""From an image to a network's input: one implementation for export, calibration, evaluation and run time.
 
 The steps are torchvision's evaluation transform: EXIF rotation, colour conversion, resize (the shorter side, with the
 longer one truncated, or both sides exactly), centre crop, scale, normalize. Shapes: H W image, C channels.
@@ -79,7 +79,9 @@ class PreprocessSpec:
         for field in ("image_size", "resize_size"):
             value = getattr(self, field)
             if not _is_int(value) or not 1 <= value <= _MAX_IMAGE_SIZE:
-                raise InputError(f"{field} is {value!r}; it is a whole number of pixels from 1 to {_MAX_IMAGE_SIZE}")
+                raise InputError(
+                    f"{field} is {value!r}; it must be a whole number of pixels from 1 to {_MAX_IMAGE_SIZE}"
+                )
         if self.resize_size < self.image_size:
             raise InputError(f"resize_size {self.resize_size} is smaller than image_size {self.image_size}")
         if self.resize == "none" and self.resize_size != self.image_size:
@@ -198,7 +200,7 @@ def _resize(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Ima
         if (width, height) != (spec.image_size, spec.image_size):
             raise InputError(
                 f"{name} is {width}x{height} pixels, but this model takes {spec.image_size}x{spec.image_size} "
-                "without a resize; resize it first, or export with --resize shorter"
+                "without resizing; resize the image first, or export with --resize shorter"
             )
         return image
     target = spec.resize_size
@@ -210,7 +212,7 @@ def _resize(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Ima
         new_width, new_height = int(target * width / height), target
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
         raise InputError(
-            f"{name}, of {width}x{height} pixels, is too narrow to be resized to {new_width}x{new_height}; "
+            f"{name}, of {width}x{height} pixels, is too narrow to resize to {new_width}x{new_height}; "
             f"at most {MAX_PIXELS:,} are accepted"
         )
     # Pillow 13 chooses the order of the two passes by itself, and with it the pixels; networks were trained

@@ -1,4 +1,4 @@
-"""How fast a bundle's variants run on this machine, with everything that is needed to compare."""
+"""Measures how fast a bundle's variants run on this machine, with everything that a comparison needs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def bench(
         bundle: the folder.
         variants: by name; None for all.
         devices: by name.
-        batches: images per call; a bundle with a fixed batch is timed with that alone.
+        batches: images per call; a bundle with a fixed batch is timed only with that.
         rounds: turns of each contender, three calls each.
         on_progress: called with (done, all) turns of a batch size.
 
@@ -86,7 +86,7 @@ def _load(
             except EdgeportError as error:
                 excluded[f"{name} on {device}"] = str(error)
     if not loaded:
-        raise InputError(f"nothing to time: {'; '.join(excluded.values())}")
+        raise InputError(f"no variant can be timed: {'; '.join(excluded.values())}")
     return loaded
 
 

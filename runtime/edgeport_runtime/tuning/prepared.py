@@ -1,6 +1,6 @@
-"""A model as this machine's ONNX Runtime reworks it at every load, kept: its weights are mapped, not read and repacked.
+"""Stores a model as ONNX Runtime reworks it at every load, so that its weights are mapped, not read and repacked.
 
-``run-model tune`` makes it; nothing depends on it.
+``run-model tune`` writes it; nothing depends on it.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def prepare(bundle: Path, variant: Variant, *, settings: SessionSettings, target
     Args:
         bundle: the folder.
         variant: one of its variants.
-        settings: that it is loaded with.
-        target: the folder to make; one of before is replaced.
+        settings: the settings that it is loaded with.
+        target: the folder to make; an earlier one is replaced.
 
     Returns:
         ``load_ms`` and ``prepared_ms`` (medians), and ``size_bytes``; None if it is not kept.

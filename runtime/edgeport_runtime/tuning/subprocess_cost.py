@@ -32,7 +32,9 @@ def measure_process(bundle: Path, *, variant: str, device: str, batch: int, low_
     start = time.time()
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603  our own module
     if done.returncode != 0:
-        raise SessionError(f"{variant} on {device} fails in a process of its own: {done.stderr.strip()[-500:]}")
+        raise SessionError(
+            f"{variant} on {device} fails when it runs in a process of its own: {done.stderr.strip()[-500:]}"
+        )
     told = json.loads(done.stdout)
     return {"start_ms": round((told.pop("done") - start) * 1e3, 1), **told}
 

@@ -1,4 +1,4 @@
-"""Times that can be compared: contenders in turn, each rested and warmed before it counts."""
+"""Measures times that can be compared: contenders take turns, each rested and warmed up before its calls count."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def time_in_turn(
         contenders: by name.
         rounds: turns of each.
         calls: calls of a turn that count.
-        least_ms: a turn goes on until its calls have taken so long together.
-        enough_s: no further round begins after so many seconds, two aside.
+        least_ms: a turn lasts until its calls have taken at least this long together.
+        enough_s: after this many seconds no further round begins, once two are done.
         on_progress: called with (turns done, all turns).
 
     Returns:

@@ -77,7 +77,9 @@ def tune(
     finally:
         contest.close()
     if not contest.latencies_ms:
-        raise InputError(f"no variant of {bundle} runs and passes here: {'; '.join(excluded.values())}")
+        raise InputError(
+            f"no variant of {bundle} runs here and gives PyTorch's outputs: {'; '.join(excluded.values())}"
+        )
     order = sorted(contest.latencies_ms, key=lambda tuned: contest.latencies_ms[tuned])
     findings = {
         "batch": batch,

@@ -56,7 +56,7 @@ def test_empty_folder_and_link_to_one_are_accepted(tmp_path: Path) -> None:
 
 
 def test_existing_bundle_is_replaced_by_force_only(old: Path, tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match="exists; --force replaces it"):
+    with pytest.raises(ExportError, match="already exists; replace it with --force"):
         _put(old, force=False)
     assert (old / "old").exists()
     _put(old, force=True)
@@ -85,17 +85,17 @@ def test_folders_that_are_no_bundle_are_never_replaced(tmp_path: Path, *, force:
     target = tmp_path / "photos"
     target.mkdir()
     (target / "photo.jpg").touch()
-    with pytest.raises(ExportError, match="holds no EdgePort bundle, and is never replaced"):
+    with pytest.raises(ExportError, match="holds no EdgePort bundle, so it is not replaced"):
         prepare_target(target, force=force)
     (target / "manifest.json").write_text(json.dumps({"name": "a web page"}))
-    with pytest.raises(ExportError, match="is never replaced" if force else "exists; --force"):
+    with pytest.raises(ExportError, match="is not replaced" if force else "exists; replace it with --force"):
         prepare_target(target, force=force)
     assert _names(target) == ["manifest.json", "photo.jpg"]
 
 
 def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(ExportError, match="is a file; give a folder that does not exist yet"):
+    with pytest.raises(ExportError, match="is a file; choose a folder that does not exist yet"):
         prepare_target(tmp_path / "file", force=True)
     with pytest.raises(ExportError, match=r"cannot write to .*: a part of that path is a file"):
         _put(tmp_path / "file" / "sub" / "bundle", force=False)

@@ -107,14 +107,14 @@ def test_weights_that_are_altered_or_missing_are_named(bundle: Path) -> None:
     data.unlink()
     with pytest.raises(ManifestError, match=f"lacks the file {DATA}"):
         Classifier.load(bundle)
-    with pytest.raises(SessionError, match=r"is not a model that ONNX Runtime .* loads"):
+    with pytest.raises(SessionError, match=r"cannot be loaded by ONNX Runtime"):
         Classifier.load(bundle / MODEL)
 
 
 def test_weights_that_are_a_link_out_of_the_bundle_are_refused(bundle: Path, tmp_path: Path) -> None:
     (bundle / DATA).rename(tmp_path / "elsewhere")
     (bundle / DATA).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(ManifestError, match=f"{DATA} is a link that leaves the bundle"):
+    with pytest.raises(ManifestError, match=f"{DATA} is a link that leads out of the bundle"):
         Classifier.load(bundle)
 
 
@@ -129,7 +129,7 @@ def test_model_that_names_weights_outside_its_folder_reads_nothing_of_them(
             if entry.key == "location":
                 entry.value = str(tmp_path / "elsewhere") if is_absolute else "../elsewhere"
     (bundle / MODEL).write_bytes(model.SerializeToString())
-    with pytest.raises(SessionError, match=r"is not a model that ONNX Runtime .* loads"):
+    with pytest.raises(SessionError, match=r"cannot be loaded by ONNX Runtime"):
         Classifier.load(bundle / MODEL)
 
 

@@ -252,7 +252,7 @@ def _other_output(model: onnx.ModelProto) -> Outcome:
 @pytest.mark.parametrize(
     ("broken", "reason"),
     [
-        (_dangling, "reads 'nowhere', which nothing before it makes"),
+        (_dangling, "reads 'nowhere', which no earlier node makes"),
         (_other_output, "changed the graph's inputs, outputs or opset"),
     ],
 )

@@ -57,7 +57,7 @@ def test_synthetic_images_depend_on_the_seed_alone() -> None:
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="holds no image"):
+    with pytest.raises(InputError, match="contains no image"):
         golden_files(tmp_path, SPEC, seed=0)
 
 

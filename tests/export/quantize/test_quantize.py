@@ -468,7 +468,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
     (folder / "30.png").write_bytes(b"")
     assert main([*argv, str(tmp_path / "three")]) == 1
     message = capsys.readouterr().err
-    assert "--calibration: 3 of 40 images cannot be used, more than 5%" in message
+    assert "--calibration: 3 of 40 images cannot be read, more than 5%" in message
     assert "30.png is empty" in message
     assert not (tmp_path / "three").exists()
 
@@ -485,7 +485,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),
         (["--eval", "DATA"], 2, "it needs --max-drop POINTS"),
         (["--quantize", "int8", "--scheme", "static"], 1, "static and needs --calibration DIR"),
-        (["--quantize", "int8", "--calibration", "EMPTY"], 1, "holds no image"),
+        (["--quantize", "int8", "--calibration", "EMPTY"], 1, "contains no image"),
         (["--quantize", "int8", "--calibration", "MISSING"], 1, "is not a folder of images"),
         (["--quantize", "int8", "--scheme", "dynamic", "--max-drop", "1"], 1, "--max-drop needs real images"),
         (["--quantize", "int8", "--calibration", "builtin", "--max-drop", "1"], 1, "--max-drop needs real images"),

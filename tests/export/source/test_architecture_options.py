@@ -109,7 +109,7 @@ def test_options_of_trained_weights_come_with_them(tmp_path: Path) -> None:
     for damaged, message in (
         ({**entry, "options": {"pooling": "max"}}, "option pooling is 'max'; choose one of token, mean"),
         ({**entry, "options": []}, "options is of type list, not an object"),
-        ({**entry, "task": "ranking"}, "task is 'ranking'; it is one of multiclass, binary, multilabel"),
+        ({**entry, "task": "ranking"}, "task is 'ranking'; it must be one of multiclass, binary, multilabel"),
         ("x", "edgeport is of type str, not an object"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"edgeport": damaged}))
@@ -128,7 +128,7 @@ def test_options_of_trained_weights_come_with_them(tmp_path: Path) -> None:
         ),
         (
             ["net.py:make", "--image-size", "8", "--positions", "learned"],
-            "positions is of EdgePort's own",
+            "--positions applies to EdgePort's own",
         ),
     ],
 )

@@ -49,9 +49,9 @@ def test_csv_of_numbers_where_names_are_not_known(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", r"labels\.csv lacks the column 'path'; its first line must be path,labels"),
-        ("path,label\na.png,cat\n", "lacks the column 'labels'"),
-        ("path,labels\n", "holds no rows"),
+        ("", r"labels\.csv has no column 'path'; its first line must be path,labels"),
+        ("path,label\na.png,cat\n", "has no column 'labels'"),
+        ("path,labels\n", "contains no rows"),
         (
             "path,labels\na.png,cat\nb.png,unicorn\n",
             r"line 3: 'unicorn' is not among the model's labels \(cat, dog, owl\)",
@@ -85,7 +85,7 @@ def test_folders_of_a_binary_model_go_by_name_or_order(tmp_path: Path) -> None:
 
 
 def test_multilabel_model_needs_a_csv(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="in which an image has one class; a multi-label model needs a CSV file"):
+    with pytest.raises(InputError, match="where each image has one class; a multi-label model needs a CSV file"):
         read_labelled_images(tmp_path, make_contract("multilabel"))
 
 

@@ -103,24 +103,24 @@ def test_model_without_labels_goes_by_sorted_order(lenet5: ExportResult, tmp_pat
     (tmp_path / "10").mkdir()
     with (
         Classifier.load(lenet5.path) as classifier,
-        pytest.raises(InputError, match="11 folders for 10 classes, and the model has no labels to match by name"),
+        pytest.raises(InputError, match="11 folders for 10 classes, and the model has no labels to match them by name"),
     ):
         evaluate(classifier, tmp_path)
 
 
 def test_folders_that_cannot_be_matched_are_named(classifier: Classifier, tmp_path: Path) -> None:
     _fill(tmp_path, ["cat", "unicorn"], num=1)
-    with pytest.raises(InputError, match="2 folders for 10 classes, and these are not among the labels: unicorn"):
+    with pytest.raises(InputError, match="2 folders for 10 classes; not among the labels: unicorn"):
         evaluate(classifier, tmp_path)
 
 
 def test_data_that_is_no_folder_of_folders_is_refused(classifier: Classifier, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nowhere does not exist; --data takes a folder"):
         evaluate(classifier, tmp_path / "nowhere")
-    with pytest.raises(InputError, match="holds no folders"):
+    with pytest.raises(InputError, match="contains no folders"):
         evaluate(classifier, tmp_path)
     (tmp_path / "cat").mkdir()
-    with pytest.raises(InputError, match="cat holds no image"):
+    with pytest.raises(InputError, match="cat contains no image"):
         evaluate(classifier, tmp_path)
 
 

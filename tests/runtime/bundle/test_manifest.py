@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 ABSENT = object()
 LATER = (
-    "schema_version: 2 is later than 1, the latest this version of edgeport reads; "
+    "schema_version: 2 is later than 1, the latest that this version of edgeport reads; "
     "upgrade with: pip install --upgrade edgeport"
 )
-EDITED = "contract.preprocess_sha256: is not the digest of preprocess; the manifest was edited by hand"
+EDITED = "contract.preprocess_sha256: is not the digest of preprocess; do not edit the manifest, export again"
 
 
 def put(data: Any, path: tuple[str | int, ...], value: object) -> None:
@@ -85,7 +85,7 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
         (
             ("contract", "thresholds"),
             [0.5],
-            "contract.thresholds: a multiclass task has none; its decision is the most probable class",
+            "contract.thresholds: a multiclass task has none; it decides for the most probable class",
         ),
         (("contract", "thresholds"), [1.0], "contract.thresholds[0]: is 1.0, not a probability above 0 and below 1"),
         (("contract", "task"), "binary", "contract.num_classes: a binary task has 2 classes, not 10"),
@@ -240,7 +240,7 @@ def test_folder_without_manifest_is_refused(tmp_path: Path) -> None:
     for place in (tmp_path, tmp_path / "absent", file):
         with pytest.raises(ManifestError) as caught:
             load_manifest(place)
-        assert str(caught.value) == f"{place} is not an EdgePort bundle: it holds no manifest.json"
+        assert str(caught.value) == f"{place} is not an EdgePort bundle: it has no manifest.json"
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(ManifestError, match=r"/manifest\.json: Is a directory$"):
         load_manifest(tmp_path)
@@ -257,7 +257,7 @@ def test_link_that_leaves_the_bundle_is_refused(tmp_path: Path) -> None:
     for name in ("file", "folder/secret"):
         with pytest.raises(ManifestError) as caught:
             bundle_file(bundle, name)
-        assert str(caught.value) == f"{name} is a link that leaves the bundle"
+        assert str(caught.value) == f"{name} is a link that leads out of the bundle"
 
 
 def test_links_inside_and_to_the_bundle_are_followed(tmp_path: Path) -> None:
@@ -277,5 +277,5 @@ def test_file_that_is_absent_or_a_folder_or_a_loop_is_named(tmp_path: Path) -> N
         with pytest.raises(ManifestError) as caught:
             bundle_file(tmp_path, name)
         assert str(caught.value) == (
-            f"{tmp_path} lacks the file {name} that its manifest names; copy the whole folder again"
+            f"{tmp_path} lacks the file {name}, which its manifest lists; copy the whole folder again"
         )

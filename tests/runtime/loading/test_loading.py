@@ -60,7 +60,7 @@ def test_bundle_and_lone_file_give_the_same(lenet5: ExportResult) -> None:
     [
         ({"device": "tpu"}, "unknown device 'tpu'; choose one of auto, cpu"),
         ({"variant": "int3"}, "unknown variant 'int3'; this bundle has fp32"),
-        ({"threads": 0}, "threads is 0; give a whole number of at least 1, or None"),
+        ({"threads": 0}, "threads is 0; it must be a whole number of at least 1, or None"),
         ({"threads": True}, "threads is True"),
         ({"threads": 1.5}, "threads is 1.5"),
     ],
@@ -73,7 +73,7 @@ def test_impossible_option_is_refused(lenet5: ExportResult, options: dict[str, A
 def test_path_without_a_model_is_named(lenet5: ExportResult, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere does not exist; give a bundle"):
         Classifier.load(tmp_path / "nowhere")
-    with pytest.raises(ManifestError, match=r"is not an EdgePort bundle: it holds no manifest\.json"):
+    with pytest.raises(ManifestError, match=r"is not an EdgePort bundle: it has no manifest\.json"):
         Classifier.load(tmp_path)
     with pytest.raises(InputError, match="variant='fp32' needs the bundle's folder"):
         Classifier.load(lenet5.path / "model.fp32.onnx", variant="fp32")
@@ -90,7 +90,7 @@ def test_altered_model_file_is_refused(bundle: Path) -> None:
 
 def test_missing_model_file_is_named(bundle: Path) -> None:
     (bundle / "model.fp32.onnx").unlink()
-    with pytest.raises(ManifestError, match=r"lacks the file model\.fp32\.onnx that its manifest names"):
+    with pytest.raises(ManifestError, match=r"lacks the file model\.fp32\.onnx, which its manifest lists"):
         Classifier.load(bundle)
 
 
@@ -104,7 +104,7 @@ def test_later_schema_is_refused_with_the_remedy(bundle: Path, edit_manifest: Ed
 def test_file_that_is_no_model_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    with pytest.raises(SessionError, match=r"model\.onnx is not a model that ONNX Runtime .* loads"):
+    with pytest.raises(SessionError, match=r"model\.onnx cannot be loaded by ONNX Runtime"):
         Classifier.load(path)
 
 

@@ -38,7 +38,7 @@ def test_probabilities_are_pytorchs_wherever_the_activation_is(
         np.testing.assert_allclose(classifier.probabilities(x_BCHW), expected.numpy(), rtol=0, atol=1e-5)
         if place == "in-graph":
             np.testing.assert_array_equal(classifier.probabilities(x_BCHW), classifier.outputs(x_BCHW))
-            with pytest.raises(InputError, match=r"has its activation in the graph and gives no logits"):
+            with pytest.raises(InputError, match=r"has its activation in the graph and returns no logits"):
                 classifier.logits(x_BCHW)
         else:
             # Measured: at most 4e-6

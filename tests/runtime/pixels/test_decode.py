@@ -193,18 +193,18 @@ def test_pil_image_of_the_caller_is_left_as_it_was() -> None:
     ("source", "message"),
     [
         (b"", "the image data is empty (0 bytes)"),
-        (b"a,b\n1,2\n", f"the image data is not an image that can be read ({FORMATS})"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", f"the image data is not an image that can be read ({FORMATS})"),
+        (b"a,b\n1,2\n", f"the image data cannot be read as an image ({FORMATS})"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", f"the image data cannot be read as an image ({FORMATS})"),
         (
             Image.new("F", (2, 2)),
-            "the image holds floating-point values, which have no defined range; save it with 8 bits",
+            "the image has floating-point values, whose range is undefined; save it with 8 bits",
         ),
         (Image.new("I", (2, 2), 70_000), "the image holds integers beyond 16 bits; save it with 8 bits"),
         (Image.new("I", (2, 2), -1), "the image holds integers beyond 16 bits; save it with 8 bits"),
         (Image.new("RGB", (0, 2)), "the image has no pixels"),
-        (RGB / 255, "an image array must be uint8, 0 to 255, not float64"),
-        (GREY16, "an image array must be uint8, 0 to 255, not uint16"),
-        (GREY > 0, "an image array must be uint8, 0 to 255, not bool"),
+        (RGB / 255, "an image array must be of type uint8 (0 to 255), not float64"),
+        (GREY16, "an image array must be of type uint8 (0 to 255), not uint16"),
+        (GREY > 0, "an image array must be of type uint8 (0 to 255), not bool"),
         (RGB[:, :, :2], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (2, 3, 2)"),
         (RGB[np.newaxis], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (1, 2, 3, 3)"),
         (GREY[0], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (3,)"),
@@ -227,7 +227,7 @@ def test_path_that_holds_no_image_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.jpg").write_text("no picture")
     (tmp_path / "empty.png").touch()
     for name, message in (
-        ("notes.jpg", f" is not an image that can be read ({FORMATS})"),
+        ("notes.jpg", f" cannot be read as an image ({FORMATS})"),
         ("empty.png", " is empty (0 bytes)"),
         ("absent.png", ": No such file or directory"),
         ("", ": Is a directory"),
@@ -301,7 +301,7 @@ def test_find_images_searches_recursively_in_order(tmp_path: Path) -> None:
 def test_find_images_names_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_images(tmp_path)
-    assert str(caught.value) == f"{tmp_path} holds no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
+    assert str(caught.value) == f"{tmp_path} contains no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
     with pytest.raises(InputError) as caught:
         find_images(tmp_path / "absent")
     assert str(caught.value) == f"{tmp_path / 'absent'} is not a folder of images"

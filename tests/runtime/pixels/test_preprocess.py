@@ -164,7 +164,7 @@ def test_another_size_without_a_resize_is_refused(tmp_path: Path) -> None:
     spec = replace(IMAGENET, resize="none", resize_size=224)
     path = tmp_path / "small.png"
     Image.new("RGB", (300, 224)).save(path)
-    remedy = "without a resize; resize it first, or export with --resize shorter"
+    remedy = "without resizing; resize the image first, or export with --resize shorter"
     for source, name in ((path, str(path)), (path.read_bytes(), "the image data"), (Image.open(path), "the image")):
         with pytest.raises(InputError) as caught:
             preprocess(source, spec)

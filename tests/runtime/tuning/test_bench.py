@@ -55,6 +55,6 @@ def test_as_a_table_and_with_wrong_arguments(bundle: Path, tmp_path: Path, capsy
     assert main(["bench", str(bundle), "--variant", "int4"]) == 1
     assert "unknown variant 'int4'; this bundle has fp32, int8-avx2" in capsys.readouterr().err
     assert main(["bench", str(bundle), "--device", "cuda"]) == 1
-    assert "nothing to time: device 'cuda' cannot be used here" in capsys.readouterr().err
+    assert "no variant can be timed: device 'cuda' cannot be used here" in capsys.readouterr().err
     assert main(["bench", str(bundle), "--plot", str(tmp_path / "missing" / "chart.svg")]) == 1
     assert "--plot: the folder of" in capsys.readouterr().err
