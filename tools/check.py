@@ -23,11 +23,13 @@ STEPS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("steps", nargs="*", metavar="STEP", help=f"of {', '.join(STEPS)} (default: all)")
+    parser.add_argument(
+        "steps", nargs="*", metavar="STEP", help=f"Steps to run, from {', '.join(STEPS)} (default: all)."
+    )
     steps = parser.parse_args().steps or list(STEPS)
     unknown = [step for step in steps if step not in STEPS]
     if unknown:
-        parser.error(f"unknown step {', '.join(unknown)}; choose of {', '.join(STEPS)}")
+        parser.error(f"unknown step {', '.join(unknown)}; choose from {', '.join(STEPS)}")
     failed = []
     for step in steps:
         start = time.monotonic()

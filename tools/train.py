@@ -3,10 +3,10 @@
     python tools/train.py lenet5 --data digits -o build/digits
     export-model lenet5 --weights build/digits -o build/lenet5
 
-The data are one folder per class, a CSV with the columns path,labels (several separated by ;), an .npz with x_train and
-y_train (and x_test, y_test), or `digits`. Images are preprocessed as the runtime does it and augmented after that. The
-epoch that does best on a held-out part is kept as model.safetensors, with its labels and preprocessing beside it;
-metrics.json holds what PyTorch measures on the test images (the held-out ones where there are none).
+--data is one folder per class, a CSV with the columns path,labels (several labels separated by ;), an .npz with x_train
+and y_train (and x_test, y_test), or `digits`. The runtime preprocesses the images; augmentation follows. The epoch that
+is best on a held-out part is kept as model.safetensors, with its labels and preprocessing beside it. metrics.json holds
+the metrics on the test images, or on the held-out ones if there are none.
 """
 
 from __future__ import annotations
@@ -45,26 +45,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("architecture", metavar="ARCH", help="export-model --list shows all")
-    parser.add_argument("--data", required=True, metavar="PATH", help="one folder per class, a CSV, an .npz, or digits")
-    parser.add_argument("--test", metavar="PATH", help="a folder or a CSV to measure on at the end")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to write")
-    parser.add_argument("--task", choices=TASKS, default="multiclass", help="(default multiclass)")
-    parser.add_argument("--resume", action="store_true", help="go on where the same command was interrupted")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("architecture", metavar="ARCH", help="Name of the architecture; export-model --list shows all.")
+    parser.add_argument("--data", required=True, metavar="PATH", help="Folder per class, CSV, .npz, or digits.")
+    parser.add_argument("--test", metavar="PATH", help="Folder or CSV to measure on at the end.")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="Folder to write to.")
+    parser.add_argument("--task", choices=TASKS, default="multiclass", help="Task to train (default multiclass).")
+    parser.add_argument("--resume", action="store_true", help="Continue where the same command was interrupted.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     loop = parser.add_argument_group("training")
-    loop.add_argument("--epochs", type=int, default=20, metavar="N", help="(default 20)")
-    loop.add_argument("--batch-size", type=int, default=64, metavar="N", help="(default 64)")
-    loop.add_argument("--lr", type=float, default=1e-3, metavar="F", help="highest learning rate (default 0.001)")
-    loop.add_argument("--weight-decay", type=float, default=0.05, metavar="F", help="(default 0.05)")
-    loop.add_argument("--warm-up", type=float, default=0.1, metavar="F", help="part of all steps (default 0.1)")
-    loop.add_argument("--held-out", type=float, default=0.1, metavar="F", help="part to choose the epoch by (0.1)")
-    loop.add_argument("--seed", type=int, default=0, metavar="N", help="(default 0)")
-    augmentation = parser.add_argument_group("augmentation, none unless told")
-    augmentation.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="by up to so many degrees")
-    augmentation.add_argument("--zoom", type=float, default=0.0, metavar="F", help="by up to this part")
-    augmentation.add_argument("--shift", type=float, default=0.0, metavar="F", help="by up to this part of the side")
-    augmentation.add_argument("--flip", action="store_true", help="left to right, half of the images")
+    loop.add_argument("--epochs", type=int, default=20, metavar="N", help="Passes over the images (default 20).")
+    loop.add_argument("--batch-size", type=int, default=64, metavar="N", help="Images per step (default 64).")
+    loop.add_argument("--lr", type=float, default=1e-3, metavar="F", help="Highest learning rate (default 0.001).")
+    loop.add_argument("--weight-decay", type=float, default=0.05, metavar="F", help="AdamW's decay (default 0.05).")
+    loop.add_argument("--warm-up", type=float, default=0.1, metavar="F", help="Share of all steps (default 0.1).")
+    loop.add_argument(
+        "--held-out", type=float, default=0.1, metavar="F", help="Share that picks the epoch (default 0.1)."
+    )
+    loop.add_argument("--seed", type=int, default=0, metavar="N", help="Seed (default 0).")
+    augmentation = parser.add_argument_group("augmentation, off by default")
+    augmentation.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="Rotate by up to DEG degrees.")
+    augmentation.add_argument("--zoom", type=float, default=0.0, metavar="F", help="Zoom by up to the fraction F.")
+    augmentation.add_argument(
+        "--shift", type=float, default=0.0, metavar="F", help="Shift by up to the fraction F of the side."
+    )
+    augmentation.add_argument("--flip", action="store_true", help="Mirror half of the images, left to right.")
     shape = parser.add_argument_group("network and input, as for export-model")
     shape.add_argument("--positions", choices=("learned", "sinusoidal"))
     shape.add_argument("--pooling", choices=("token", "mean"))
@@ -80,10 +84,10 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(args: argparse.Namespace) -> Settings:
     for name, low in (("epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0), ("rotate", 0), ("shift", 0)):
         if not low <= getattr(args, name) < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it is at least {low}")
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least {low}")
     for name in ("warm_up", "held_out", "zoom"):
         if not 0 <= getattr(args, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it is from 0 to below 1")
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(args, name)}; it must be at least 0 and below 1")
     return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
 
 

@@ -57,7 +57,7 @@ def sinusoidal_positions(side: int, width: int) -> Tensor:
         ValueError: if the width is not a multiple of 4.
     """
     if width % 4:
-        raise ValueError(f"width {width} is not a multiple of 4, as sinusoidal positions need it")
+        raise ValueError(f"width {width} is not a multiple of 4, which sinusoidal positions need")
     frequencies_q = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
     angles_Sq = torch.arange(side, dtype=torch.float64)[:, None] * frequencies_q
     columns_Nq, rows_Nq = angles_Sq.repeat(side, 1), angles_Sq.repeat_interleave(side, dim=0)

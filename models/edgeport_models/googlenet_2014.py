@@ -51,7 +51,7 @@ class _AuxiliaryHead(nn.Module):
 class GoogLeNet2014(nn.Module):
     """GoogLeNet by Table 1.
 
-    The auxiliary heads serve training alone, so they exist where they are asked for: their losses are added to that of
+    The auxiliary heads serve only training, so they exist only on request: their losses are added to that of
     the network, weighted by 0.3 (Section 5), and what is exported is built without them.
 
     Args:

@@ -89,7 +89,7 @@ class InceptionNaive(nn.Module):
 
 
 class Inception(nn.Module):
-    """The four branches with 1x1 reductions before the dear ones (Szegedy et al. 2015, Figure 2b).
+    """The four branches with 1x1 reductions before the expensive ones (Szegedy et al. 2015, Figure 2b).
 
     Args:
         in_channels: C of the input.

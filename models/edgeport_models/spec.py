@@ -92,7 +92,7 @@ class ModelSpec:
         }
         for name, size in sizes.items():
             if size < 1:
-                raise ValueError(f"{name} is {size}; it is at least 1")
+                raise ValueError(f"{name} is {size}; it must be at least 1")
         self.check_options(options)
         return self.factory(**sizes, **options)
 

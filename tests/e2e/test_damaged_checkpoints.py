@@ -118,7 +118,7 @@ def test_code_in_a_pickle_is_not_run(name: str, written_by: Callable[[str], Path
     content["payload"] = _TouchOnLoad(tmp_path / "marker")
     path = tmp_path / Path(file).name
     torch.save(content, path)
-    assert "nothing of it was run" in _refusal(architecture, path)
+    assert "none of it was run" in _refusal(architecture, path)
     assert not (tmp_path / "marker").exists()
 
 
@@ -126,7 +126,7 @@ def test_code_in_a_pickle_is_not_run(name: str, written_by: Callable[[str], Path
 def test_code_in_an_array_is_not_run(written_by: Callable[[str], Path], tmp_path: Path) -> None:
     _, architecture, file, *_ = FILES["google-research"]
     state = _read(written_by("timm") / file) | {"payload": np.array([_TouchOnLoad(tmp_path / "marker")], dtype=object)}
-    assert "nothing of it was run" in _refusal(architecture, _write(state, tmp_path / file))
+    assert "none of it was run" in _refusal(architecture, _write(state, tmp_path / file))
     assert not (tmp_path / "marker").exists()
 
 
@@ -134,7 +134,7 @@ def test_code_in_an_array_is_not_run(written_by: Callable[[str], Path], tmp_path
 def test_objects_in_lightnings_hyperparameters_are_refused(written_by: Callable[[str], Path]) -> None:
     message = _refusal("resnet18", written_by("lightning") / "objects.ckpt")
     assert "holds Python objects besides tensors (pathlib.PosixPath)" in message
-    assert "of a Lightning .ckpt its entry state_dict" in message
+    assert "for a Lightning .ckpt its entry state_dict" in message
 
 
 def test_missing_shard_is_named(written_by: Callable[[str], Path], tmp_path: Path) -> None:
@@ -142,7 +142,7 @@ def test_missing_shard_is_named(written_by: Callable[[str], Path], tmp_path: Pat
     shutil.copytree(written_by("transformers") / "vit_sharded", folder)
     next(folder.glob("model-00002-of-*.safetensors")).unlink()
     message = _refusal("vit_ti_16", folder / "model.safetensors.index.json")
-    assert "names the shard model-00002-of-00005.safetensors, which is not beside it" in message
+    assert "lists the shard model-00002-of-00005.safetensors, which is not beside it" in message
 
 
 def test_shard_without_a_key_is_named(written_by: Callable[[str], Path], tmp_path: Path) -> None:

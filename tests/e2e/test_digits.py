@@ -70,5 +70,5 @@ def test_a_file_of_that_name_is_reached_by_its_path(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     Path("digits").write_text("not weights")
     assert ARCHITECTURES["lenet5"].num_params == 61_706
-    with pytest.raises(WeightsError, match=r"weights digits: files end in"):
+    with pytest.raises(WeightsError, match=r"weights digits: the file name must end in"):
         export(ExportConfig(architecture="lenet5", weights="./digits", output=tmp_path / "bundle"))

@@ -84,7 +84,7 @@ def test_channels_are_summed_on_request_only() -> None:
 
 def test_nothing_to_sum_is_refused() -> None:
     module = ARCHITECTURES["resnet18"].build(in_channels=1)
-    with pytest.raises(InputError, match="takes 1 channels and the model 1, so that there are no 3 to sum"):
+    with pytest.raises(InputError, match="takes 1 channels and the model takes 1, so there are not 3 to sum"):
         sum_channels(module.state_dict(), module, requested=True, source="w.pth")
 
 

@@ -114,7 +114,7 @@ def test_empty_file(tmp_path: Path, suffix: str) -> None:
 def test_unknown_suffix(state: dict[str, torch.Tensor], tmp_path: Path, name: str) -> None:
     path = save(state, tmp_path / name)
     assert refusal(path) == (
-        ": files end in .pth, .pt, .th, .bin, .ckpt, .npz, .safetensors.index.json or .safetensors, "
+        ": the file name must end in .pth, .pt, .th, .bin, .ckpt, .npz, .safetensors.index.json or .safetensors, "
         f"not {path.suffix!r}"
     )
 
@@ -203,7 +203,7 @@ def test_code_in_a_pickle_is_not_run(tmp_path: Path, suffix: str, is_zip: bool) 
     marker = tmp_path / "marker"
     content = {"weight": torch.ones(2), "payload": _TouchOnLoad(marker)}
     path = save(content, tmp_path / f"weights{suffix}", is_zip=is_zip)
-    assert " holds Python objects besides tensors (getattr), or is damaged; nothing of it was run" in refusal(path)
+    assert " holds Python objects besides tensors (getattr), or is damaged; none of it was run" in refusal(path)
     assert not marker.exists()
     torch.load(path, weights_only=False)
     assert marker.exists(), "the payload was harmless, so this test proved nothing"
@@ -215,7 +215,7 @@ def test_whole_module(tmp_path: Path, is_zip: bool) -> None:
     path = save(ARCHITECTURES["lenet5"].build(), tmp_path / "module.pth", is_zip=is_zip)
     message = refusal(path)
     assert "holds Python objects besides tensors" in message
-    assert "Save model.state_dict() instead" in message
+    assert "save model.state_dict() instead" in message
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning", "ignore:.*TorchScript archive:UserWarning")

@@ -171,7 +171,7 @@ def test_repositories_that_cannot_be_had(hub: Hub, tmp_path: Path) -> None:
     slow_but(["hf://a/../b"], ["hf://", "hf://lenet", "hf://a/b/c", "hf://a/b@", "hf://a/../b", "hf://a/b@x y"]),
 )
 def test_addresses_that_are_none(address: str, hub: Hub, tmp_path: Path) -> None:
-    assert "a repository is written hf://OWNER/NAME" in _refusal(address, hub, tmp_path)
+    assert "write a repository as hf://OWNER/NAME" in _refusal(address, hub, tmp_path)
     assert hub.asked == []
 
 
@@ -189,7 +189,7 @@ def test_bin_in_a_repository_runs_no_code(hub: Hub, tmp_path: Path) -> None:
     hub.files["pytorch_model.bin"] = path.read_bytes()
     done = _read("hf://tester/lenet", hub, tmp_path)
     assert done.returncode == 1
-    assert "nothing of it was run" in done.stderr
+    assert "none of it was run" in done.stderr
 
 
 def test_without_huggingface_hub_it_is_said_what_to_install(hub: Hub, tmp_path: Path) -> None:

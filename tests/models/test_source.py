@@ -39,7 +39,7 @@ def test_safetensors_are_preferred_to_shards_and_those_to_bin(tmp_path: Path) ->
 
 def test_folder_without_weights_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
-        WeightsError, match=r"is a folder without model.safetensors, .*pytorch_model.bin; give the file"
+        WeightsError, match=r"is a folder that holds none of model.safetensors, .*pytorch_model.bin; give the file"
     ):
         find_weights(tmp_path)
 

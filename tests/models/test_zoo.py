@@ -132,7 +132,7 @@ def test_smallest_image_size(name: str) -> None:
 @pytest.mark.parametrize("argument", ["num_classes", "in_channels", "image_size"])
 @pytest.mark.parametrize("value", [0, -16])
 def test_sizes_below_one_are_refused(name: str, argument: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"{argument} is {value}; it is at least 1"):
+    with pytest.raises(ValueError, match=f"{argument} is {value}; it must be at least 1"):
         SPECS[name].build(**{argument: value})
 
 

@@ -16,7 +16,7 @@ def _run(check: Path, *steps: str) -> subprocess.CompletedProcess[str]:
 def test_unknown_step_is_refused() -> None:
     done = _run(CHECK, "ruff", "lint")
     assert done.returncode == 2
-    assert "unknown step lint; choose of ruff, mypy, imports, pytest" in done.stderr
+    assert "unknown step lint; choose from ruff, mypy, imports, pytest" in done.stderr
 
 
 def test_a_failed_step_fails_the_whole(tmp_path: Path) -> None:

@@ -165,7 +165,9 @@ def test_bad_input_is_named(
     assert "closest: lenet" in _fails(capsys, "lenet6", "--data", npz, *out, status=2)
     assert "nowhere does not exist; --data takes" in _fails(capsys, "lenet5", "--data", tmp_path / "nowhere", *out)
     assert "--test is for folders and CSV files" in _fails(capsys, "lenet5", "--data", npz, "--test", folder, *out)
-    assert "--lr is -1.0; it is at least 0" in _fails(capsys, "lenet5", "--data", npz, "--lr", "-1", *out, status=2)
+    assert "--lr is -1.0; it must be at least 0" in _fails(
+        capsys, "lenet5", "--data", npz, "--lr", "-1", *out, status=2
+    )
     assert "--held-out 0.001 of 40 images leaves" in _fails(
         capsys, "lenet5", "--data", npz, "--held-out", "0.001", *out
     )
@@ -181,7 +183,7 @@ def test_bad_input_is_named(
         ({"x_train": np.zeros((4, 8, 8)), "y_train": np.zeros(4, int)}, "x_train is float64 (4, 8, 8)"),
         ({"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.zeros(3, int)}, "y_train int64 (3,)"),
         ({"x_train": np.array([{}], object), "y_train": np.zeros(1, int)}, "is not an .npz of plain arrays"),
-        ({"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 2, -1])}, "holds negative classes"),
+        ({"x_train": np.zeros((4, 8, 8), np.uint8), "y_train": np.array([0, 1, 2, -1])}, "has negative classes"),
     ],
 )
 def test_npz_that_cannot_be_used_is_named(
@@ -196,6 +198,6 @@ def test_state_that_is_not_of_this_training_is_refused(
 ) -> None:
     argv = ["lenet5", "--data", npz, "-o", tmp_path / "out"]
     assert train.main([*map(str, argv), *SHORT]) == 0
-    assert "was begun with another epochs" in _fails(capsys, *argv, *SHORT, "--epochs", "3", "--resume")
+    assert "was started with another epochs" in _fails(capsys, *argv, *SHORT, "--epochs", "3", "--resume")
     (tmp_path / "out" / "state.pt").write_bytes(b"not a state")
     assert "state.pt is not a state of this training" in _fails(capsys, *argv, *SHORT, "--resume")

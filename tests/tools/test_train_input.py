@@ -180,7 +180,7 @@ def test_resuming_with_other_options_is_refused(
     argv = ("lenet5", "--data", npz, "-o", tmp_path / "out", *QUICK, "--epochs", "1")
     train(*argv)
     status, said = refusal(*argv, *change, "--resume")
-    assert (status, f"was begun with another {named}; give the same options" in said) == (1, True), said
+    assert (status, f"was started with another {named}; give the same options" in said) == (1, True), said
 
 
 class _Code:
@@ -221,8 +221,8 @@ def _arrays(**changes: object) -> dict[str, Any]:
         (_arrays(x_train=np.zeros((60, 16, 16))), r"x_train is float64 .* images are uint8"),
         (_arrays(y_train=np.full(60, 0.5)), r"y_train float64 \(60,\)"),
         (_arrays(y_train=np.array([object()] * 60)), "not an .npz of plain arrays: .*allow_pickle"),
-        (_arrays(x_test=pictures()[0], y_test=np.full(60, 7)), "y_test holds class 7, which y_train does not"),
-        (_arrays(y_train=-np.ones(60, int)), "y_train is empty, or holds negative classes"),
+        (_arrays(x_test=pictures()[0], y_test=np.full(60, 7)), "y_test contains class 7, which y_train does not"),
+        (_arrays(y_train=-np.ones(60, int)), "y_train is empty, or has negative classes"),
     ],
     ids=["no targets", "other number", "float images", "float targets", "pickled", "unknown class", "negative"],
 )
@@ -244,7 +244,7 @@ def test_npz_that_does_not_fit_is_refused(refusal: Refusal, arrays: dict[str, An
         ),
         (("lenet5", "--data", "absent"), 1, "absent does not exist; --data takes"),
         (("lenet5", "--data", "empty"), 1, "empty holds no classes; --data takes one folder per class, or a CSV"),
-        (("lenet5", "--data", "column.csv"), 1, "column.csv names no classes; .* columns path,labels"),
+        (("lenet5", "--data", "column.csv"), 1, "column.csv holds no classes; .* columns path,labels"),
         (("lenet5", "--data", "path.csv"), 1, "path.csv has no column 'path'; its first line must be path,labels"),
         (("lenet5", "--data", "binary.csv"), 1, "binary.csv is not a CSV file in UTF-8"),
         (("lenet5", "--data", "absent.csv"), 1, "0.png: No such file"),
@@ -266,14 +266,14 @@ def test_npz_that_does_not_fit_is_refused(refusal: Refusal, arrays: dict[str, An
         (
             ("lenet5", "--data", "digits", "--task", "binary"),
             1,
-            "digits has one of 10 classes for each image",
+            "digits has 10 classes, but --task binary needs 2",
         ),
         (("lenet5", "--data", "images", "--image-size", "8"), 1, "lenet5: image size 8 is too small"),
         (("lenet4", "--data", "images"), 2, "unknown architecture 'lenet4'; closest: lenet"),
         (("lenet5", "--data", "images", "--channels", "2"), 2, "--channels is 2; it must be 1"),
-        (("lenet5", "--data", "images", "--epochs", "0"), 2, "--epochs is 0; it is at least 1"),
-        (("lenet5", "--data", "images", "--lr", "nan"), 2, "--lr is nan; it is at least 0"),
-        (("lenet5", "--data", "images", "--zoom", "1"), 2, "--zoom is 1.0; it is from 0 to below 1"),
+        (("lenet5", "--data", "images", "--epochs", "0"), 2, "--epochs is 0; it must be at least 1"),
+        (("lenet5", "--data", "images", "--lr", "nan"), 2, "--lr is nan; it must be at least 0"),
+        (("lenet5", "--data", "images", "--zoom", "1"), 2, "--zoom is 1.0; it must be at least 0 and below 1"),
         (("lenet5", "--data", "images", "--lr", "1e30", "--epochs", "9"), 1, "the loss is .* use a smaller --lr"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else "",

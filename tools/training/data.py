@@ -119,15 +119,13 @@ def _num_classes(arrays: dict[str, NDArray[np.uint8]], task: Task, source: str) 
     y_train = arrays["y_train"]
     if task == "multilabel":
         if y_train.ndim != 2:
-            raise InputError(
-                f"{source} has one class per image, which is no multilabel task; give y_train of 0 or 1, (B, K)"
-            )
+            raise InputError(f"{source} has one class per image, but --task multilabel needs y_train of 0 or 1, (B, K)")
         return y_train.shape[1]
     num_classes = int(y_train.max()) + 1
     if task == "binary" and num_classes != 2:
-        raise InputError(f"{source} has one of {num_classes} classes for each image, which is no binary task")
+        raise InputError(f"{source} has {num_classes} classes, but --task binary needs 2")
     if "y_test" in arrays and arrays["y_test"].max() >= num_classes:
-        raise InputError(f"{source}: y_test holds class {arrays['y_test'].max()}, which y_train does not")
+        raise InputError(f"{source}: y_test contains class {arrays['y_test'].max()}, which y_train does not")
     return num_classes
 
 
@@ -165,7 +163,9 @@ def _check_part(path: Path, part: str, x: NDArray[np.uint8], y: NDArray[np.uint8
             f"(B, H, W, C), targets whole numbers {'(B, K)' if is_multilabel else '(B,)'}"
         )
     if not y.size or y.min() < 0 or (y.ndim == 2 and y.max() > 1):
-        raise InputError(f"{path}: y_{part} is empty, or holds negative classes, or others than 0 and 1 a label")
+        raise InputError(
+            f"{path}: y_{part} is empty, or has negative classes, or values other than 0 and 1 for a label"
+        )
 
 
 def _labels_of(path: Path) -> tuple[str, ...]:
@@ -196,7 +196,9 @@ def _read_images(source: str, contract: Contract) -> Split:
 def _split(images: Sequence[Path | NDArray[np.uint8]], targets: NDArray[np.int64], spec: PreprocessSpec) -> Split:
     shape = (len(images), spec.num_channels, spec.image_size, spec.image_size)
     if 4 * np.prod(shape, dtype=np.int64) > _MAX_BYTES:
-        raise InputError(f"{len(images)} images of {shape[1:]} do not fit {_MAX_BYTES / 2**30:.0f} GiB; train on fewer")
+        raise InputError(
+            f"{len(images)} images of {shape[1:]} take more than {_MAX_BYTES / 2**30:.0f} GiB; train on fewer"
+        )
     x_BCHW = np.empty(shape, np.float32)
     for i, image in enumerate(images):
         x_BCHW[i] = preprocess(image, spec)

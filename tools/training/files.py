@@ -19,7 +19,7 @@ __all__ = ["write_atomically", "write_json", "write_model"]
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file beside its place and move it there: it is never half-written."""
+    """Write a file beside its target and move it there, so that it is never half-written."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         write(temporary)

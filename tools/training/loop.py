@@ -135,7 +135,9 @@ def _loss(module: nn.Module, x_BCHW: torch.Tensor, targets: torch.Tensor, data: 
     try:
         output = module(x_BCHW)
     except ValueError as error:  # of BatchNorm: one value per channel
-        raise InputError(f"a batch of {len(x_BCHW)} cannot be trained on ({error}); change --batch-size") from None
+        raise InputError(
+            f"the network cannot be trained on a batch of {len(x_BCHW)} ({error}); change --batch-size"
+        ) from None
     if isinstance(output, tuple):  # logits, then those of auxiliary heads (Szegedy et al. 2014, Section 5)
         first, *others = (loss(data.contract.task, logits_BK, targets) for logits_BK in output)
         total: torch.Tensor = first + 0.3 * torch.stack(others).sum()
@@ -178,13 +180,13 @@ def _resume(
     path: Path, module: nn.Module, optimizer: torch.optim.Optimizer, begun: dict[str, Any]
 ) -> tuple[int, float, dict[str, torch.Tensor]]:
     if not path.is_file():
-        raise InputError(f"{path} does not exist, so there is nothing to resume; leave --resume out")
+        raise InputError(f"{path} does not exist, so there is nothing to resume; omit --resume")
     try:
         state: dict[str, Any] = torch.load(path, weights_only=True)
         changed = [name for name, value in begun.items() if state["settings"].get(name) != value]
         if changed:
             raise InputError(
-                f"{path} was begun with another {', '.join(changed)}; give the same options, or start anew"
+                f"{path} was started with another {', '.join(changed)}; give the same options, or omit --resume"
             )
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])

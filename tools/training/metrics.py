@@ -1,4 +1,4 @@
-"""PyTorch's own metrics, by scikit-learn, named as ``run-model evaluate --json`` names its."""
+"""Metrics of PyTorch's outputs, computed by scikit-learn and named as ``run-model evaluate --json`` names its."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def _multilabel(scores: np.ndarray, targets: np.ndarray) -> dict[str, float]:
     precision, recall, f1, _ = sk.precision_recall_fscore_support(targets, decided, average="macro", zero_division=0)
     has_images = targets.any(axis=0)
     if not has_images.any():
-        raise InputError("no image to measure on has a label; choose others, or another --seed or --held-out")
+        raise InputError(
+            "none of the images to measure on has a label; choose other images, or another --seed or --held-out"
+        )
     return {
         "macro_precision": float(precision),
         "macro_recall": float(recall),

@@ -1,4 +1,4 @@
-"""Checkpoints: reading them without running code from them, and fitting them to a module."""
+"""Checkpoints: reads them without running code from them, and fits them to a module."""
 
 from edgeport_models.weights.checkpoint import load_checkpoint
 from edgeport_models.weights.fit import fit_checkpoint, num_classes_of

@@ -107,7 +107,7 @@ def sum_channels(
         if requested:
             raise InputError(
                 f"--sum-channels: the first layer {name}.weight of {source} takes {weight_OIHW.shape[1]} channels and "
-                f"the model {layer.in_channels}, so that there are no 3 to sum to 1; leave the option away"
+                f"the model takes {layer.in_channels}, so there are not 3 to sum to 1; omit the option"
             )
         return state, None
     if not requested:

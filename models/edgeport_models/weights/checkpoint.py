@@ -61,7 +61,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
         content = _read_torch(path)
     else:
         suffixes = ", ".join((*_TORCH_SUFFIXES, ".npz", INDEX_SUFFIX))
-        raise WeightsError(f"weights {path}: files end in {suffixes} or .safetensors, not {suffix!r}")
+        raise WeightsError(f"weights {path}: the file name must end in {suffixes} or .safetensors, not {suffix!r}")
     return _unwrap(content, path)
 
 
@@ -81,7 +81,7 @@ def _read_shards(index: Path) -> dict[str, torch.Tensor]:
     for name in sorted(set(shard_of.values())):
         shard = index.with_name(name)
         if not shard.is_file():
-            raise WeightsError(f"weights {index} names the shard {name}, which is not beside it; copy all of them")
+            raise WeightsError(f"weights {index} lists the shard {name}, which is not beside it; copy all shards")
         tensors = _read_safetensors(shard)
         keys = [key for key, file in shard_of.items() if file == name]
         lacking = [key for key in keys if key not in tensors]
@@ -96,7 +96,7 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
         with zipfile.ZipFile(path) as archive:
             size = sum(member.file_size for member in archive.infolist())
         if size > _MAX_NPZ_BYTES:
-            raise WeightsError(f"weights {path} unpacks to {size} bytes; at most {_MAX_NPZ_BYTES} are read")
+            raise WeightsError(f"weights {path} unpacks to {size} bytes; at most {_MAX_NPZ_BYTES} are accepted")
         with np.load(path, allow_pickle=False) as arrays:
             return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
     except WeightsError:
@@ -104,7 +104,7 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
     except Exception as error:  # noqa: BLE001 - a damaged archive raises anything: BadZipFile, zlib.error, EOFError, ...
         if "allow_pickle" in str(error):
             raise WeightsError(
-                f"weights {path} holds Python objects besides arrays; nothing of it was run. Save arrays of numbers"
+                f"weights {path} holds Python objects besides arrays; none of it was run; save arrays of numbers only"
             ) from None
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"weights {path} is not an .npz file of numbers, or is damaged ({reason})") from None
@@ -121,7 +121,7 @@ def _read_torch(path: Path) -> Any:
             name = re.search(r"GLOBAL ([\w.]+)", str(error))
             raise WeightsError(
                 f"weights {path} holds Python objects besides tensors{f' ({name[1]})' if name else ''}, or is damaged; "
-                "nothing of it was run. Save model.state_dict() instead (of a Lightning .ckpt its entry state_dict), "
+                "none of it was run; save model.state_dict() instead (for a Lightning .ckpt its entry state_dict), "
                 "or write .safetensors"
             ) from None
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged") from None

@@ -68,7 +68,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
     if coded:
         raise WeightsError(
             f"weights {source} are not floating-point numbers in: {', '.join(coded)}; "
-            "give the weights from before any quantization"
+            "give the weights from before quantization"
         )
     values = {key: given[key].to(torch.float32) for key in wanted}
     broken = [key for key, value in values.items() if not torch.isfinite(value).all()]

@@ -47,7 +47,7 @@ def _convert(state: Mapping[str, torch.Tensor], _config: Mapping[str, Any]) -> C
     other = first_with(state, ("pre_logits/", "conv_root/", "gn_root/"))
     if other is not None:
         raise WeightsError(
-            f"these are of a ViT with a representation layer or a ResNet root, which EdgePort does not have "
+            f"they are for a ViT with a representation layer or a ResNet root, which EdgePort does not have "
             f"(it holds {other}); give a file of a fine-tuned ViT"
         )
     out: dict[str, torch.Tensor] = {}

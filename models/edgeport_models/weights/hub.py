@@ -37,7 +37,7 @@ def download(address: str, *, descriptions: Sequence[str], weights: Sequence[str
     """
     match = _NAME.fullmatch(address.removeprefix(HUB_SCHEME))
     if match is None:
-        raise WeightsError(f"weights {address}: a repository is written hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
+        raise WeightsError(f"weights {address}: write a repository as hf://OWNER/NAME or hf://OWNER/NAME@REVISION")
     with _Repository.open(address, match["repo"], match["revision"]) as repository:
         for name in descriptions:
             repository.fetch(name)
@@ -46,11 +46,11 @@ def download(address: str, *, descriptions: Sequence[str], weights: Sequence[str
             where = "the hub cannot be reached, and its cache has" if repository.is_cache_only else "it has"
             raise WeightsError(
                 f"weights {address}: {where} none of {', '.join(weights)}; "
-                "see the repository's page, HF_ENDPOINT and HF_HUB_OFFLINE"
+                "check the repository's page, HF_ENDPOINT and HF_HUB_OFFLINE"
             )
         for name in shard_names(found) if found.suffix == ".json" else ():
             if repository.fetch(name) is None:
-                raise WeightsError(f"weights {address}: it lacks the shard {name} that {found.name} names")
+                raise WeightsError(f"weights {address}: it lacks the shard {name}, which {found.name} lists")
     return found, {"repository": match["repo"], "commit": found.parent.name}
 
 

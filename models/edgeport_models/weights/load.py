@@ -1,4 +1,4 @@
-"""A checkpoint from where it is into a module: found, read, converted, adapted, fitted."""
+"""Brings a checkpoint into a module: finds, reads, converts, adapts and fits it."""
 
 from __future__ import annotations
 

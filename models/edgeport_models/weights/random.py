@@ -1,4 +1,4 @@
-"""Random weights that make a comparison of two implementations mean something."""
+"""Random weights with which a comparison of two implementations is meaningful."""
 
 from __future__ import annotations
 

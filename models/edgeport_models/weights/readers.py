@@ -1,4 +1,4 @@
-"""The layouts that are read, and the choice between them by the keys that a checkpoint holds."""
+"""The layouts that EdgePort reads, and the choice between them by a checkpoint's keys."""
 
 from __future__ import annotations
 

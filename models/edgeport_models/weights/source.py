@@ -86,4 +86,4 @@ def _weights_in(folder: Path) -> Path:
     for name in _WEIGHT_FILES:
         if (folder / name).is_file():
             return folder / name
-    raise WeightsError(f"weights {folder} is a folder without {', '.join(_WEIGHT_FILES)}; give the file")
+    raise WeightsError(f"weights {folder} is a folder that holds none of {', '.join(_WEIGHT_FILES)}; give the file")

@@ -44,7 +44,7 @@ def _is_vit(keys: Iterable[str]) -> bool:
 def _convert_vit(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> Converted:
     other = first_with(state, _OTHER_VIT)
     if other is not None:
-        raise WeightsError(f"these are of a variant of timm's ViT that EdgePort does not have (it holds {other})")
+        raise WeightsError(f"they are for a variant of timm's ViT that EdgePort does not have (it holds {other})")
     pooling = config.get("global_pool", "token")
     if pooling != "token":
         raise WeightsError(f"config.json: global_pool is {pooling!r}; EdgePort reads timm's ViT with 'token' only")
@@ -59,7 +59,7 @@ def _convert_resnet(state: Mapping[str, torch.Tensor], config: Mapping[str, Any]
     deep = first_with(state, ("conv1.0.weight", ".se.", ".aa."))
     if deep is not None:
         raise WeightsError(
-            f"these are of a variant of ResNet that EdgePort does not have: deep stem, attention, ... (it holds {deep})"
+            f"they are for a variant of ResNet that EdgePort does not have: deep stem, attention, ... (it holds {deep})"
         )
     name = config.get("architecture")
     if isinstance(name, str) and name.startswith(_OTHER_RESNETS):

@@ -337,7 +337,7 @@ def test_without_equalization_the_layer_goes_back_to_float(
     output = str(tmp_path / "bundle")
     assert main([*fragile, "-o", output]) == 3
     captured = capsys.readouterr()
-    assert "error: variant int8: relative L2" in captured.err
+    assert "error: variant int8: its outputs differ from the float model's by a relative L2" in captured.err
     assert "--max-drop" in captured.err
     assert not (tmp_path / "bundle").exists()
     assert main([*fragile, "-o", output, "--max-drop", "3"]) == 0
@@ -483,7 +483,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
         (["--quantize", "int8", "--max-drop", "-1"], 2, "--max-drop is -1.0; it must be from 0 to 100 points"),
         (["--quantize", "fp16", "--max-drop", "1"], 2, "--max-drop is for int8 variants"),
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),
-        (["--eval", "DATA"], 2, "it needs --max-drop POINTS"),
+        (["--eval", "DATA"], 2, "set one with --max-drop POINTS"),
         (["--quantize", "int8", "--scheme", "static"], 1, "static and needs --calibration DIR"),
         (["--quantize", "int8", "--calibration", "EMPTY"], 1, "contains no image"),
         (["--quantize", "int8", "--calibration", "MISSING"], 1, "is not a folder of images"),

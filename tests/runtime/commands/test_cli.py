@@ -166,7 +166,7 @@ def test_altered_model_and_later_schema_have_status_1(
         file.write(b"\0")
     status, _, err = _run(capsys, "verify", bundle)
     assert status == 1
-    assert "model.fp32.onnx is not the file that was exported (its sha256 differs)" in err
+    assert "model.fp32.onnx is not the file that was exported (its SHA-256 differs)" in err
     edit_manifest(bundle, lambda data: data.update(schema_version=2))
     status, _, err = _run(capsys, "info", bundle)
     assert status == 1

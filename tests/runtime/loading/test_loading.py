@@ -84,7 +84,9 @@ def test_altered_model_file_is_refused(bundle: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(ManifestError, match=r"model\.fp32\.onnx is not the file that was exported .its sha256 differs"):
+    with pytest.raises(
+        ManifestError, match=r"model\.fp32\.onnx is not the file that was exported .its SHA-256 differs"
+    ):
         Classifier.load(bundle)
 
 

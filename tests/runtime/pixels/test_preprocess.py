@@ -177,5 +177,5 @@ def test_image_too_narrow_to_resize_is_refused(width: int, height: int) -> None:
     with pytest.raises(InputError) as caught:
         preprocess(np.zeros((height, width, 3), np.uint8), IMAGENET)
     assert str(caught.value) == (
-        f"the image, of {width}x{height} pixels, is too narrow to be resized to {size}; at most 89,478,485 are accepted"
+        f"the image, of {width}x{height} pixels, is too narrow to resize to {size}; at most 89,478,485 are accepted"
     )

@@ -5,7 +5,7 @@
        ./infer PIXELS -s WIDTHxHEIGHT    (raw 8-bit RGB, row by row)
 
    The model takes pixels of any size and holds the preprocessing, so that there is none here; an image must be upright.
-   Written by EdgePort when the model was exported; yours to change and to copy. */
+   EdgePort wrote this file when it exported the model. It is yours to change and to copy. */
 
 #define _POSIX_C_SOURCE 200112L /* setenv */
 
@@ -25,7 +25,7 @@ enum { MULTICLASS, BINARY, MULTILABEL };
 #define OUTPUT "logits"
 #define TASK MULTICLASS
 #define NUM_OUTPUTS 2
-#define SHORTER_SIDE 256 /* pixels that the model brings the shorter side to; 0: none of that */
+#define SHORTER_SIDE 256 /* pixels to which the model resizes the shorter side; 0: it does not */
 static const char *const LABELS[] = {"zero", "one"};
 static const double THRESHOLDS[NUM_OUTPUTS] = {0, 0};
 /* END CONSTANTS */
@@ -65,12 +65,12 @@ static uint8_t *read_pixels(const char *path, long *width, long *height) {
         if (fgetc(file) != 'P' || fgetc(file) != '6') fail(path, "is not a PPM file (P6); raw pixels need -s");
         *width = number(file, path);
         *height = number(file, path);
-        if (number(file, path) != 255) fail(path, "does not have 8 bits a value");
+        if (number(file, path) != 255) fail(path, "does not have 8 bits per value");
     }
     if (*width < 1 || *height < 1 || *width > MAX_PIXELS / *height) fail(path, "has no pixels, or too many");
     const long shorter = *width < *height ? *width : *height, longer = *width < *height ? *height : *width;
     if (SHORTER_SIDE > 0 && longer / shorter > MAX_PIXELS / SHORTER_SIDE / SHORTER_SIDE)
-        fail(path, "is too narrow: resized it would have too many pixels");
+        fail(path, "is too narrow: it would have too many pixels after the resize");
     size_t size = (size_t)*width * (size_t)*height * 3;
     uint8_t *pixels = malloc(size);
     if (pixels == NULL) fail(path, "not enough memory");
@@ -113,7 +113,7 @@ static void run(const char *model, uint8_t *pixels, long width, long height, flo
     check(model, ort->GetTensorShapeElementCount(info, &count));
     check(model, ort->GetTensorElementType(info, &type));
     if (count != NUM_OUTPUTS || type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
-        fail(model, "is another model: its outputs are not this program's");
+        fail(model, "is another model: its outputs do not match this program");
     check(model, ort->GetTensorMutableData(result, (void **)&values));
     memcpy(outputs, values, sizeof(float) * NUM_OUTPUTS);
     ort->ReleaseTensorTypeAndShapeInfo(info);
@@ -130,7 +130,7 @@ static void probabilities(const float *outputs, double *scores) {
     const int are_logits = strcmp(OUTPUT, "logits") == 0;
     double largest = -INFINITY, sum = 0;
     for (int i = 0; i < NUM_OUTPUTS; i++) {
-        if (!isfinite(outputs[i])) fail("the model", "gave NaN or infinite values");
+        if (!isfinite(outputs[i])) fail("the model", "returned NaN or infinite values");
         largest = fmax(largest, outputs[i]);
     }
     for (int i = 0; i < NUM_OUTPUTS; i++) {

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Classify images with the model in this folder. Needs numpy, Pillow and ONNX Runtime, and nothing else.
+"""Classify images with the model in this folder. It needs only numpy, Pillow and ONNX Runtime.
 
     python infer.py IMAGE [IMAGE ...] [--variant NAME] [--top-k K] [--json]
 
@@ -7,7 +7,7 @@
     session = infer.load()
     infer.predict(session, "photo.jpg")
 
-Written by EdgePort when the model was exported; yours to change and to copy.
+EdgePort wrote this file when it exported the model. It is yours to change and to copy.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
             while chunk := file.read(2**20):
                 digest.update(chunk)
         if digest.hexdigest() != sha256:
-            raise ValueError(f"{name} is not the file that was exported (its sha256 differs); copy it again")
+            raise ValueError(f"{name} is not the file that was exported (its SHA-256 differs); copy it again")
     options = onnxruntime.SessionOptions()
     if variant in UNPACKED:
         options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -101,11 +101,11 @@ def decode(image):
     image.load()
     orientation = image.getexif().get(0x0112, 1)
     if image.mode == "F":
-        raise ValueError("it holds floating-point values, which have no defined range")
+        raise ValueError("it has floating-point values, whose range is undefined")
     if image.mode.startswith("I"):
         values = np.asarray(image)
         if values.min() < 0 or values.max() > 65535:
-            raise ValueError("it holds integers beyond 16 bits")
+            raise ValueError("it has integers of more than 16 bits")
         image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
     if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
@@ -129,7 +129,7 @@ def resize(image):
     else:
         new_width, new_height = int(RESIZE_SIZE * width / height), RESIZE_SIZE
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
-        raise ValueError(f"{width}x{height} pixels are too narrow to be resized to {new_width}x{new_height}")
+        raise ValueError(f"{width}x{height} pixels are too narrow to resize to {new_width}x{new_height}")
     how = Image.Resampling[INTERPOLATION.upper()]
     if new_width != width:
         image = image.resize((new_width, height), how)
@@ -162,7 +162,7 @@ def predict(session, path, top_k=5):
         x = np.repeat(x, BATCH, axis=0)  # nothing else may have a part in the ranges of its values
     outputs = session.run([OUTPUT], {"image": x})[0][0]
     if not np.isfinite(outputs).all():
-        raise ValueError("the model gave NaN or infinite values")
+        raise ValueError("the model returned NaN or infinite values")
     scores = probabilities(outputs)
     if TASK == "binary":
         decided = int(scores[0] >= THRESHOLDS[0])
@@ -190,7 +190,7 @@ def main():
     parser.add_argument("images", nargs="+", metavar="IMAGE")
     parser.add_argument("--variant", choices=list(FILES), default=next(iter(FILES)))
     parser.add_argument("--top-k", type=int, default=5, metavar="K")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     args = parser.parse_args()
     if args.top_k < 1:
         parser.error("--top-k must be at least 1")
