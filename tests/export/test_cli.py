@@ -184,7 +184,7 @@ def test_what_exists_is_refused_before_any_work(tmp_path: Path, capsys: pytest.C
     for output, message in (
         ("photos", "holds no EdgePort bundle, so it is not replaced"),
         ("file", "is a file"),
-        ("file/sub", "a part of that path is a file"),
+        ("file/sub", "part of that path is a file"),
     ):
         status, error = _fails(capsys, tmp_path, "lenet5", "-o", str(tmp_path / output), "--force")
         assert status == 1

@@ -158,7 +158,9 @@ def test_single_image_over_is_trained_on_with_the_others(train: Train, refusal: 
     assert train(*argv, "--batch-size", 5, "-o", tmp_path / "out")["task"] == "multiclass"
     status, said = refusal(*argv, "--batch-size", 1, "-o", tmp_path / "alone")
     assert status == 1
-    assert said.startswith("error: a batch of 1 cannot be trained on (Expected more than 1 value per channel")
+    assert said.startswith(
+        "error: the network cannot be trained on a batch of 1 (Expected more than 1 value per channel"
+    )
 
 
 @pytest.mark.parametrize(
@@ -258,7 +260,7 @@ def test_npz_that_does_not_fit_is_refused(refusal: Refusal, arrays: dict[str, An
             1,
             "labels.csv, line .*: 2 labels, but an image of a multiclass",
         ),
-        (("lenet5", "--data", "labels.csv", "--task", "binary"), 1, "3 labels for 2 classes"),
+        (("lenet5", "--data", "labels.csv", "--task", "binary"), 1, "there are 3 labels, but 2 classes"),
         (("lenet5", "--data", "images", "--resize", "none"), 1, "is 16x16 pixels, but this model takes 32x32"),
         (("lenet5", "--data", "images", "--held-out", "0"), 1, "--held-out 0.0 of 60 images leaves nothing"),
         (("lenet5", "--data", "truncated.npz"), 1, "truncated.npz is not an .npz of plain arrays"),

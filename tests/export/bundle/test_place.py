@@ -97,7 +97,7 @@ def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ExportError, match="is a file; choose a folder that does not exist yet"):
         prepare_target(tmp_path / "file", force=True)
-    with pytest.raises(ExportError, match=r"cannot write to .*: a part of that path is a file"):
+    with pytest.raises(ExportError, match=r"cannot write to .*: part of that path is a file"):
         _put(tmp_path / "file" / "sub" / "bundle", force=False)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -94,9 +94,9 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
             "multilabel",
             "contract.thresholds: a multilabel task has one value, or 10 (one per class)",
         ),
-        (("contract", "num_classes"), 11, "contract.labels: 10 labels for 11 classes"),
+        (("contract", "num_classes"), 11, "contract.labels: there are 10 labels, but 11 classes"),
         (("contract", "num_classes"), 1.0, "contract.num_classes: is 1.0, not a whole number from 1 to 1000000"),
-        (("contract", "labels", 9), ABSENT, "contract.labels: 9 labels for 10 classes"),
+        (("contract", "labels", 9), ABSENT, "contract.labels: there are 9 labels, but 10 classes"),
         (("contract", "labels", 2), 7, "contract.labels[2]: is of type int, not a string"),
         (("contract", "labels"), "cat", "contract.labels: is of type str, not a list"),
         (("contract", "preprocess"), [], "contract.preprocess: is of type list, not an object"),
@@ -231,7 +231,7 @@ def test_manifest_of_unreasonable_size_is_refused(tmp_path: Path) -> None:
         file.truncate(16 * 2**20 + 1)
     with pytest.raises(ManifestError) as caught:
         load_manifest(tmp_path)
-    assert str(caught.value) == f"{path} is larger than 16777216 bytes"
+    assert str(caught.value) == f"{path} is larger than 16777216 bytes, the most that a manifest may have"
 
 
 def test_folder_without_manifest_is_refused(tmp_path: Path) -> None:

@@ -82,7 +82,12 @@ def test_one_bad_image_costs_the_others_nothing(
     assert len(lines) == 4
     for line, (path, message) in zip(
         lines,
-        ((text, "is not an image"), (empty, "is empty (0 bytes)"), (cut, "is damaged"), (absent, "No such file")),
+        (
+            (text, "cannot be read as an image"),
+            (empty, "is empty (0 bytes)"),
+            (cut, "is damaged"),
+            (absent, "No such file"),
+        ),
         strict=True,
     ):
         assert line.startswith(f"error: {path}")

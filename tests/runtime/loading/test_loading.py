@@ -121,7 +121,9 @@ def test_model_of_somebody_else_is_refused(bundle: Path, edit_manifest: EditMani
     onnx.save(model, path)
     _accept_file(edit_manifest, bundle)
     for source in (path, bundle):
-        with pytest.raises(ManifestError, match="has no input 'image' and output logits or probabilities; it is not"):
+        with pytest.raises(
+            ManifestError, match="has no input 'image' and output logits or probabilities; EdgePort did not write it"
+        ):
             Classifier.load(source)
 
 

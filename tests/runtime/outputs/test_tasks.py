@@ -118,7 +118,7 @@ def test_probabilities_of_huge_logits_are_finite() -> None:
         ),
         ("multilabel", {"thresholds": (0.0,)}, r"\[0.0\] are not probabilities above 0 and below 1"),
         ("multiclass", {"thresholds": (0.5,)}, "thresholds: a multiclass task has none"),
-        ("multiclass", {"labels": ("a",)}, "labels: 1 labels for 2 classes"),
+        ("multiclass", {"labels": ("a",)}, "labels: there are 1 labels, but 2 classes"),
     ],
 )
 def test_contracts_that_contradict_themselves_are_refused(task: Task, values: dict[str, Any], message: str) -> None:

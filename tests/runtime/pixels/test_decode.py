@@ -211,7 +211,7 @@ def test_pil_image_of_the_caller_is_left_as_it_was() -> None:
         (RGB[:0], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (0, 3, 3)"),
         (
             np.broadcast_to(np.uint8(0), (10_000, 10_000, 3)),
-            f"the image array has 10000x10000 pixels; at most {MAX_PIXELS:,}",
+            f"the image array has 10000x10000 pixels; at most {MAX_PIXELS:,} are accepted",
         ),
         (7, "an image is a path, bytes, a PIL image or a uint8 array HWC, not int"),
         (None, "an image is a path, bytes, a PIL image or a uint8 array HWC, not NoneType"),
