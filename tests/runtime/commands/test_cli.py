@@ -83,7 +83,7 @@ def test_one_bad_image_costs_the_others_nothing(
     for line, (path, message) in zip(
         lines,
         (
-            (text, "cannot be read as an image"),
+            (text, "read as an image"),
             (empty, "is empty (0 bytes)"),
             (cut, "is damaged"),
             (absent, "No such file"),

@@ -122,7 +122,7 @@ def test_model_of_somebody_else_is_refused(bundle: Path, edit_manifest: EditMani
     _accept_file(edit_manifest, bundle)
     for source in (path, bundle):
         with pytest.raises(
-            ManifestError, match="has no input 'image' and output logits or probabilities; EdgePort did not write it"
+            ManifestError, match="no input 'image' and output logits or probabilities; EdgePort did not"
         ):
             Classifier.load(source)
 
