@@ -1,4 +1,4 @@
-"""What an export costs over its bare ingredients: wall time and peak memory, each a process of its own, in turn.
+"""What an export costs beyond its bare ingredients, in wall time and peak memory; each runs in its own process.
 
     python tools/bench_export.py [--rounds N] [--json]
 

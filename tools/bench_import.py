@@ -1,4 +1,4 @@
-"""What importing the runtime costs over importing numpy and PIL, each a process of its own, in turn.
+"""What importing the runtime costs beyond importing numpy and PIL; each runs in a process of its own, in turn.
 
     python tools/bench_import.py [--rounds N]
 

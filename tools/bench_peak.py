@@ -1,4 +1,4 @@
-"""The floor of networks on this machine: their operations over the fastest rate that a large matrix product reaches.
+"""The lowest possible latency of networks here: their operations over the rate that a large matrix product reaches.
 
     python tools/bench_peak.py [NAME ...]
 

@@ -1,4 +1,4 @@
-"""EdgePort against what a person can reach by hand: PyTorch, stock ONNX Runtime, OpenVINO with NNCF.
+"""Compares EdgePort with what a person can build by hand: PyTorch, stock ONNX Runtime, OpenVINO with NNCF.
 
     make .peers/.installed .peers/openvino/.installed
     python tools/bench_peers.py [NAME ...] [--rounds N] [--json]

@@ -1,4 +1,4 @@
-"""Export every architecture with random weights, each in a process of its own, and print a line each.
+"""Export every architecture with random weights, each in a process of its own, and print one line per network.
 
     python tools/export_all.py [NAME ...] [--keep DIR]
 

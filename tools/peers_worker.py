@@ -1,4 +1,4 @@
-"""One contender of bench_peers.py in a process of its own; it must not need more than its own environment has.
+"""Runs one contender of bench_peers.py in a process of its own, with only what its own environment has.
 
     python peers_worker.py KIND OPTIONS
 

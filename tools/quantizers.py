@@ -1,4 +1,4 @@
-"""What `onnxruntime.quantization` makes of a graph by itself, for comparison."""
+"""What `onnxruntime.quantization` makes of a graph on its own, for comparison."""
 
 from __future__ import annotations
 

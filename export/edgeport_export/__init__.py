@@ -1,4 +1,4 @@
-"""From a PyTorch classifier to a bundle whose numbers were compared with PyTorch at every stage."""
+"""Exports a PyTorch classifier to a bundle, and compares every stage with PyTorch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What EdgePort knows of an architecture."""
+"""What EdgePort knows about an architecture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images in, outputs out, in their order, with all processors at work.
+"""Images in, outputs out, in the same order, with all processors at work.
 
 Each worker decodes a batch, preprocesses it and runs the network on it, with one thread of its own. No worker waits
 for another, and a network that runs on one thread loses nothing to handing parts of a layer to others: with an int8

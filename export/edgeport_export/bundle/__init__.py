@@ -1,1 +1,1 @@
-"""What the bundle's folder holds besides the models, and how it gets to its place. Nothing here changes a network."""
+"""What a bundle's folder contains besides the models, and how it is put in place. Nothing here changes a network."""

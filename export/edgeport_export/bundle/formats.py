@@ -1,4 +1,4 @@
-"""What a bundle holds for places without EdgePort: models that take pixels, ONNX Runtime's own format, and scripts."""
+"""What a bundle contains for places without EdgePort: models that take pixels, ONNX Runtime's own format, scripts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def write_models(
     bundle: Path,
     progress: Progress,
 ) -> tuple[Variant, ...]:
-    """Write each variant once more in the forms that were asked for, and compare.
+    """Write each variant in the other formats that were requested, and compare them.
 
     Returns:
         The variants with what was written.
@@ -61,14 +61,14 @@ def write_models(
 
 
 def write_scripts(manifest: Manifest, options: BundleOptions, bundle: Path) -> None:
-    """Write ``infer.py``, and the C program where it was asked for."""
+    """Write ``infer.py``, and the C program if it was requested."""
     write_infer(bundle, manifest)
     if options.script == "c":
         write_c_program(bundle, manifest)
 
 
 def data_file(path: Path) -> DataFile:
-    """What the manifest says of a file of the bundle."""
+    """What the manifest says about a file of the bundle."""
     return DataFile(file=path.name, sha256=sha256_of(path), size_bytes=path.stat().st_size)
 
 

@@ -1,7 +1,8 @@
-"""Preprocessing as a part of the graph: 8-bit RGB pixels of any size in, in standard ONNX operators.
+"""Preprocessing as part of the graph, in standard ONNX operators: the model takes 8-bit RGB pixels of any size.
 
-It is the runtime's preprocessing (``docs/bundle.md``) but for the decoding of files and their EXIF rotation. ONNX
-Runtime's arithmetic of the resize differs from Pillow's by a level here and there; everything else is to the bit.
+It is the runtime's preprocessing (``docs/bundle.md``), except that it decodes no files and does no EXIF rotation. In
+the resize, ONNX Runtime's arithmetic differs from Pillow's by a level here and there; everything else is equal to the
+bit.
 """
 
 from __future__ import annotations

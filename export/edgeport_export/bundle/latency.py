@@ -1,4 +1,4 @@
-"""What is measured on the build machine and written beside the manifest, not into it."""
+"""Measures latencies on the build machine; they are written beside the manifest, not into it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _FASTER = 1.05  # what is not at least 5% faster is not told from noise
 
 
 def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]]:
-    """Median time of a call of ``outputs`` at the smallest batch the model takes, each variant in turn.
+    """Median time per call of ``outputs`` at the smallest batch that the model takes, for each variant in turn.
 
     Args:
         classifiers: by the variant's name, ``fp32`` first.
 
     Returns:
-        Of each variant ``latency_ms``, ``batch``, ``runs``, ``device``, and of all but the first ``times_fp32``, how
-        many of its calls fit into one of the first, and ``is_faster``, false where that is under 1.05.
+        For each variant ``latency_ms``, ``batch``, ``runs`` and ``device``; for all but the first also ``times_fp32``,
+        how many of its calls fit into one of the first, and ``is_faster``, which is false if that is under 1.05.
     """
     contract = next(iter(classifiers.values())).contract
     spec, batch = contract.preprocess, contract.batch or 1

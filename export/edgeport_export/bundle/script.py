@@ -1,4 +1,4 @@
-"""The scripts beside the models of a bundle: a template each, with the constants of the manifest filled in."""
+"""The scripts beside a bundle's models: each is a template with the manifest's constants filled in."""
 
 from __future__ import annotations
 

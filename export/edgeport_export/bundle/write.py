@@ -1,4 +1,4 @@
-"""The files of a bundle that tell of its models: golden images, and the manifest."""
+"""The files of a bundle that describe its models: the golden images and the manifest."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""PyTorch's trace to the simplified ONNX graph, and questions about graphs. Quantization belongs to `quantize`."""
+"""From PyTorch's trace to the simplified ONNX graph, and questions about graphs. Quantization belongs to `quantize`."""

@@ -1,4 +1,4 @@
-"""ONNX models as files: one file, or two where protobuf's limit of 2 GB makes it so."""
+"""ONNX models as files: one file, or two if protobuf's limit of 2 GB requires it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs the stages of the parity chain and stops at the first that fails, naming it and the node that departs."""
+"""Runs the stages of the parity chain, stops at the first that fails, and names it and the node that departs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which node of a failed stage departs first from PyTorch: one run with every intermediate value, after a failure."""
+"""Finds the node of a failed stage that departs first from PyTorch, by one run with every intermediate value."""
 
 from __future__ import annotations
 

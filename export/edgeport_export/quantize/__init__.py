@@ -1,1 +1,1 @@
-"""Quantized graphs from the simplified float graph. Which variants an export makes is decided in `variants`."""
+"""Makes quantized graphs from the simplified float graph. `variants` decides which of them an export makes."""

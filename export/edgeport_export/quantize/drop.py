@@ -1,4 +1,4 @@
-"""What a quantized model loses against its float original, and whether that is more than chance.
+"""Measures what a quantized model loses against its float original, and whether that is more than chance.
 
 Shapes: B images, K outputs or classes, R resamples.
 """

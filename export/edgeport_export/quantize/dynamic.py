@@ -1,4 +1,4 @@
-"""Dynamic quantization: weights of linear layers in int8, ranges of their inputs from each input as it comes."""
+"""Dynamic quantization: the weights of linear layers in int8, and the ranges of their inputs taken from each input."""
 
 from __future__ import annotations
 

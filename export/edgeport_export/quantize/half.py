@@ -1,4 +1,4 @@
-"""float16: every layer whose values fit, the others in float32."""
+"""Models in float16; layers whose values do not fit stay in float32."""
 
 from __future__ import annotations
 

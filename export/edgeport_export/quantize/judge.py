@@ -1,4 +1,4 @@
-"""How far a quantized model is from its float original, on the images at hand. Shapes: B images, K outputs."""
+"""Measures how far a quantized model is from its float original on the given images. Shapes: B images, K outputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Libraries that log while they quantize, kept quiet."""
+"""Silences libraries that log while they quantize."""
 
 from __future__ import annotations
 

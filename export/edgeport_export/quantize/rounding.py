@@ -1,4 +1,4 @@
-"""Weights rounded so that a layer's output errs least, not each weight by itself.
+"""Rounds weights so that the error of the layer's output is smallest, not that of each weight.
 
 Frantar et al. 2023, "GPTQ: accurate post-training quantization for generative pre-trained transformers", Section 3:
 weights are rounded one column of inputs after another, and the error of each is spread over the columns to come, by the

@@ -1,4 +1,4 @@
-"""Which layers go back to float so that a budget is met, and what each of them costs."""
+"""Finds the layers that go back to float so that a budget is met, and what each of them costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights stored in int8 and computed with in float32: a quarter of the size, nothing else changes."""
+"""Stores weights in int8 and computes in float32: a quarter of the size, and nothing else changes."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What ``preprocessor_config.json`` and ``config.json`` beside a checkpoint say of its input and its labels.
+"""What ``preprocessor_config.json`` and ``config.json`` beside a checkpoint say about its input and labels.
 
-Both are read as Hugging Face transformers and timm write them. They are as little trusted as the weights: what is of
-the wrong kind, or means something that EdgePort's preprocessing does not do, is refused by file and key, unless the
-command line says it instead.
+Both are read as Hugging Face transformers and timm write them, and are trusted as little as the weights: a value of the
+wrong type, or one that EdgePort's preprocessing does not support, is refused by file and key, unless the command line
+sets it instead.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From a file to a flat state dict; nothing in the file is executed."""
+"""Reads a file into a flat state dict; nothing in the file is executed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fitting a state dict to a module: every difference is listed, none is tolerated."""
+"""Fits a state dict to a module; every difference is listed, and none is tolerated."""
 
 from __future__ import annotations
 

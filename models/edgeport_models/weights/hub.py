@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face hub, through huggingface_hub: its cache, its offline mode, its endpoint."""
+"""Repositories of the Hugging Face hub, through huggingface_hub, with its cache, offline mode and endpoint."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Is a classifier right: golden images and labelled data. How fast it is belongs to `tuning`."""
+"""Checks whether a classifier is right, by golden images and labelled data. `tuning` measures how fast it is."""

@@ -1,4 +1,4 @@
-"""What this room needs of a classifier, so that it stands below the class that users see."""
+"""What `accuracy` needs from a classifier, so that it need not import the class that users see."""
 
 from __future__ import annotations
 

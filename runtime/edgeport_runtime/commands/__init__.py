@@ -1,1 +1,1 @@
-"""The command `run-model`, and what it prints or writes. What a program could use belongs to another room."""
+"""The command `run-model`, and what it prints or writes. What a program could use belongs to another folder."""

@@ -1,4 +1,4 @@
-"""ONNX Runtime behind the smallest seam: a file in, float32 arrays in and out."""
+"""ONNX Runtime behind one class: it loads a file, and takes and returns float32 arrays."""
 
 from __future__ import annotations
 

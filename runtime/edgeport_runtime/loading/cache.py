@@ -1,4 +1,4 @@
-"""Where a machine keeps what it found out about a bundle, under a name that changes with what that depends on."""
+"""Where a machine keeps what it found out about a bundle; the file name changes with whatever that depends on."""
 
 from __future__ import annotations
 

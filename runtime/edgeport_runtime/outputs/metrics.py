@@ -1,4 +1,4 @@
-"""Numbers of a classifier, in numpy. Shapes: B samples, K classes."""
+"""Metrics of a classifier, in numpy. Shapes: B samples, K classes."""
 
 from __future__ import annotations
 

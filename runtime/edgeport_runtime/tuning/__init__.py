@@ -1,1 +1,1 @@
-"""How fast a bundle runs on this machine, and what runs fastest. Whether it is right belongs to `accuracy`."""
+"""Measures how fast a bundle runs on this machine, and what runs fastest. `accuracy` checks whether it is right."""

@@ -1,4 +1,4 @@
-"""One model in a process of its own: how long until its first prediction, and how much memory it takes.
+"""Runs one model in a process of its own: measures the time to its first prediction, and its memory.
 
 python -m edgeport_runtime.tuning.subprocess_cost BUNDLE VARIANT DEVICE BATCH
 """
