@@ -3,8 +3,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 STEPS ?=
-# By files, so that each worker makes the bundles of a file once.
-WORKERS ?= -n 2 --dist loadfile
+# By files, so that each worker makes the bundles of a file once; the long ones, which come first, before the short.
+WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: demo test test-slow check clean
 

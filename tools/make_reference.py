@@ -8,8 +8,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeport_export.cli import _parser as export_parser
-from edgeport_runtime.commands.cli import _parser as run_parser
+from edgeport_export.cli import make_parser as export_parser
+from edgeport_runtime.commands.parser import make_parser as run_parser
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 INTRODUCTION = """\

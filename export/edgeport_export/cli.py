@@ -19,17 +19,18 @@ from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Sca
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["main"]
+__all__ = ["main", "make_parser"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    parser = _parser()
+    parser = make_parser()
     args = parser.parse_args(argv)
     return run_command(lambda: _run(parser, args))
 
 
-def _parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of ``export-model``."""
     parser = argparse.ArgumentParser(
         prog="export-model",
         description="Turn a PyTorch image classifier into a bundle of ONNX graphs, each compared with PyTorch.",

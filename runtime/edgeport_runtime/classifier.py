@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -13,8 +13,8 @@ import numpy as np
 
 from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.errors import InputError, SessionError
-from edgeport_runtime.outputs.metrics import top_k as best_k
-from edgeport_runtime.outputs.tasks import decisions, probabilities
+from edgeport_runtime.outputs.predictions import Prediction, predictions_of
+from edgeport_runtime.outputs.tasks import probabilities
 
 if TYPE_CHECKING:
     import os
@@ -30,24 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Classifier", "Prediction", "StreamResult"]
 
 _BATCH = 8  # images preprocessed and run together: bounds memory for any number of images
-
-
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """One class.
-
-    Attributes:
-        index: of the class.
-        label: its name, None where labels are not known.
-        score: its probability.
-        is_decided: True for the class that the model decides on: the most probable one of a multi-class model, the one
-            on its side of the threshold of a binary model, each that reaches its threshold of a multi-label model.
-    """
-
-    index: int
-    label: str | None
-    score: float
-    is_decided: bool
 
 
 class StreamResult(NamedTuple):
@@ -199,7 +181,7 @@ class Classifier:
     def predict_batch(self, images: Iterable[ImageSource], top_k: int = 5) -> list[list[Prediction]]:
         """Classify several images; one list as :meth:`predict` gives for each, in their order."""
         _check_count(top_k, "top_k")
-        return [self._predictions(outputs_K, top_k) for outputs_K in self.iter_outputs(images)]
+        return [predictions_of(outputs_K, self.contract, top_k) for outputs_K in self.iter_outputs(images)]
 
     def stream(
         self, items: Iterable[ImageSource], *, batch_size: int = _BATCH, workers: int | None = None, top_k: int = 5
@@ -230,7 +212,7 @@ class Classifier:
 
         def results() -> Iterator[StreamResult]:
             for item, outputs_K, error in self._stream_outputs(items, batch_size, workers):
-                predictions = None if outputs_K is None else self._predictions(outputs_K, top_k)
+                predictions = None if outputs_K is None else predictions_of(outputs_K, self.contract, top_k)
                 yield StreamResult(item, predictions, error)
 
         return results()
@@ -343,25 +325,6 @@ class Classifier:
             raise InputError(f"the input has shape {x_BCHW.shape}, not (B, {', '.join(map(str, wanted))}) with B >= 1")
         if not np.isfinite(x_BCHW).all():
             raise InputError("the input contains NaN or infinite values")
-
-    def _predictions(self, outputs_K: NDArray[np.float32], k: int) -> list[Prediction]:
-        if not np.isfinite(outputs_K).all():
-            raise SessionError("the model returned NaN or infinite values; check the bundle with run-model verify")
-        outputs_1K = outputs_K[np.newaxis]
-        scores, decided = probabilities(outputs_1K, self.contract)[0], decisions(outputs_1K, self.contract)[0]
-        if self.contract.task == "multilabel":
-            order, chosen = best_k(scores, k), set(np.flatnonzero(decided))
-        elif self.contract.task == "binary":
-            scores = np.array([1 - scores[0], scores[0]])
-            order, chosen = np.array([decided[0], 1 - decided[0]])[:k], {decided[0]}
-        else:
-            order = best_k(outputs_K, k)
-            chosen = {order[0]}
-        labels = self.contract.labels
-        return [
-            Prediction(int(i), None if labels is None else labels[i], float(scores[i]), bool(i in chosen))
-            for i in order
-        ]
 
 
 def _check_count(value: object, name: str) -> None:

@@ -43,7 +43,7 @@ def _wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Non
     ],
 )
 def test_signal_during_an_export_leaves_nothing(pattern: str, number: int, status: int, tmp_path: Path) -> None:
-    process = _start("vit_ti_16", "-o", str(tmp_path / "made" / "bundle"))
+    process = _start("resnet20", "-o", str(tmp_path / "made" / "bundle"))
     _wait_for(tmp_path, f"made/{pattern}", process)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -67,7 +67,7 @@ def test_signal_during_a_forced_export_keeps_the_old_bundle(tmp_path: Path) -> N
     target = tmp_path / "bundle"
     assert subprocess.run([*_COMMAND, "lenet5", "-o", str(target)], stdout=subprocess.DEVNULL).returncode == 0
     before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
-    process = _start("vit_ti_16", "-o", str(target), "--force")
+    process = _start("resnet20", "-o", str(target), "--force")
     _wait_for(tmp_path, ".bundle.*.tmp/bundle/manifest.json", process)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)

@@ -12,7 +12,6 @@ from bench_calibration import main as bench_calibration
 from edgeport_export.cli import main as export_model
 from edgeport_models.weights import load_checkpoint
 from edgeport_runtime import load_manifest
-from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +20,8 @@ if TYPE_CHECKING:
 WEIGHTS = {"resnet20": "resnet20-12fca82f.th", "resnet56": "resnet56-4bfd9763.th"}
 
 
-@pytest.mark.parametrize("architecture", slow_but(["resnet20"], ["resnet20", "resnet56"]))
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["resnet20", "resnet56"])
 def test_int8_is_as_accurate_and_nearer_than_quantize_static(
     architecture: str,
     shared: Callable[[str], Path],
@@ -39,6 +39,7 @@ def test_int8_is_as_accurate_and_nearer_than_quantize_static(
     assert ours["relative_l2"] < min(row["relative_l2"] for row in theirs)
 
 
+@pytest.mark.slow
 def test_a_channel_out_of_balance_is_repaired_within_the_budget(
     shared: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,19 +1,29 @@
-"""How the commands print a model's input, predictions and metrics."""
+"""How the commands print what they found."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from edgeport_runtime.accuracy.evaluate import BinaryEvaluation, MulticlassEvaluation
+from edgeport_runtime.accuracy.evaluation import BinaryEvaluation, MulticlassEvaluation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edgeport_runtime.accuracy.evaluate import Evaluation, MultilabelEvaluation
+    from edgeport_runtime.accuracy.evaluation import Evaluation, MultilabelEvaluation
     from edgeport_runtime.bundle.contract import Contract
-    from edgeport_runtime.classifier import Prediction
+    from edgeport_runtime.bundle.manifest import Manifest
+    from edgeport_runtime.outputs.predictions import Prediction
 
-__all__ = ["describe_input", "print_benchmark", "print_diagnosis", "print_evaluation", "print_predictions"]
+__all__ = [
+    "describe_input",
+    "print_assignment",
+    "print_benchmark",
+    "print_contract",
+    "print_diagnosis",
+    "print_evaluation",
+    "print_manifest",
+    "print_predictions",
+]
 
 _NUM_CONFUSIONS = 5
 
@@ -27,6 +37,56 @@ def describe_input(contract: Contract) -> str:
         f"resize {resize} {spec.resize_size} ({spec.interpolation}), "
         f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
     )
+
+
+def print_contract(contract: Contract) -> None:
+    """What the model takes and what its output means."""
+    labels = contract.labels
+    names = "not known" if labels is None else ", ".join(labels[:5]) + (", ..." if len(labels) > 5 else "")
+    print(f"task           {contract.task}, {contract.num_classes} classes; labels: {names}")
+    if contract.thresholds is not None:
+        print(f"thresholds     {', '.join(map(str, contract.thresholds))}")
+    print(f"output         {contract.output}")
+    print(f"input          {describe_input(contract)}")
+
+
+def print_manifest(manifest: Manifest) -> None:
+    """What a bundle holds, where it comes from, and how far its stages are from PyTorch."""
+    architecture, weights = manifest.architecture, manifest.weights
+    print(
+        f"architecture   {architecture['name']} ({architecture['num_params']:,} parameters; {architecture['source']})"
+    )
+    if architecture["options"]:
+        print("options        " + ", ".join(f"{name} {value}" for name, value in architecture["options"].items()))
+    print("weights        " + "; ".join(str(weights[key]) for key in ("file", "note") if key in weights))
+    print_contract(manifest.contract)
+    for variant in manifest.variants:
+        print(f"variant        {variant.name}: {variant.file}, opset {variant.opset}, {variant.total_bytes:,} bytes")
+        if variant.quantization is not None:
+            details = variant.quantization
+            print(f"quantized      {variant.name}: {details['scheme']}, relative L2 {details.get('relative_l2')}")
+    for stage in manifest.parity:
+        told = f"skipped: {stage['skipped']}" if "skipped" in stage else f"relative L2 {stage.get('relative_l2')}"
+        print(f"parity         {stage['stage']}: {told}")
+    versions = dict(manifest.provenance)
+    by_source: dict[str, list[str]] = {}
+    for name, source in versions.pop("sources", {}).items():
+        by_source.setdefault(source, []).append(name)
+    for source, names in by_source.items():
+        print(f"from           {source}: {', '.join(names)}")
+    print("made with      " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+
+
+def print_assignment(told: Mapping[str, Any], name: str) -> None:
+    """What runs where, and why: what :meth:`Classifier.explain` says of the model ``name``."""
+    print(f"{told['variant'] or name} on {told['device']}, executed in {told['precision']}")
+    for reason in told["reasons"]:
+        print(f"  {reason}")
+    for provider, counts in (told["assignment"] or {}).items():
+        operators = ", ".join(f"{count} {operator}" for operator, count in counts.items())
+        print(f"{provider}: {sum(counts.values())} nodes ({operators})")
+    if told["assignment"] is None:
+        print("this onnxruntime does not report which node runs where; install onnxruntime>=1.24")
 
 
 def print_diagnosis(diagnosis: Mapping[str, Any]) -> None:

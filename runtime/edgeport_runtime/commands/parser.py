@@ -1,0 +1,95 @@
+"""The arguments of ``run-model``."""
+
+from __future__ import annotations
+
+import argparse
+
+__all__ = ["make_parser"]
+
+_TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
+_BENCH = "Time the variants on devices of this machine, in turn, with their memory and their time to start."
+_WEB = "Write a static page that runs a bundle in the browser."
+_DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser; ``command`` of what it parses is the name of the command."""
+    parser = argparse.ArgumentParser(
+        prog="run-model", description="Run a bundle that export-model made, without PyTorch.", allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
+
+    def add(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or one of its .onnx files.")
+        sub.add_argument(
+            "--variant",
+            default="auto",
+            metavar="NAME",
+            help="Variant to run. Default: the fastest one measured here, otherwise fp32.",
+        )
+        sub.add_argument(
+            "--device",
+            default="auto",
+            metavar="NAME",
+            help="Device to run on: auto (default), cpu, cuda, openvino, ...; doctor lists them all.",
+        )
+        sub.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+        return sub
+
+    predict = add("predict", "Classify images.")
+    predict.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
+    predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="Classes to print (default 5).")
+    evaluate = add("evaluate", "Measure a model on labelled images.")
+    evaluate.add_argument(
+        "--data",
+        required=True,
+        metavar="PATH",
+        help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
+    )
+    add("verify", "Run the golden images on this device and compare the outputs with PyTorch's.")
+    info = add("info", "Show what the bundle's manifest says.")
+    info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
+    _add_machine_commands(commands)
+    return parser
+
+
+def _add_machine_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Those that are about this machine, or write for another."""
+    tune = commands.add_parser("tune", help=_TUNE, description=_TUNE, allow_abbrev=False)
+    tune.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="Images per call (default 1).")
+    tune.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+    bench = commands.add_parser("bench", help=_BENCH, description=_BENCH, allow_abbrev=False)
+    bench.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    bench.add_argument("--variant", nargs="+", metavar="NAME", help="Variants to time (default: all).")
+    bench.add_argument(
+        "--device", nargs="+", default=["auto"], metavar="NAME", help="Devices to time them on (default auto)."
+    )
+    bench.add_argument(
+        "--batch", nargs="+", type=_positive, default=[1, 8], metavar="N", help="Batch sizes to time (default 1 8)."
+    )
+    bench.add_argument(
+        "--rounds", type=_positive, default=10, metavar="N", help="Turns of each, with 3 calls per turn (default 10)."
+    )
+    bench.add_argument("--plot", metavar="FILE", help="Also write a bar chart (SVG) to FILE.")
+    bench.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+    web = commands.add_parser("web", help=_WEB, description=_WEB, allow_abbrev=False)
+    web.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model --preprocess in-graph wrote.")
+    web.add_argument("-o", "--output", required=True, metavar="DIR", help="Folder to write the page to.")
+    web.add_argument("--variant", default="fp32", metavar="NAME", help="Variant that the page runs (default fp32).")
+    web.add_argument(
+        "--onnxruntime-web",
+        default="node_modules/onnxruntime-web",
+        metavar="DIR",
+        help="Folder of the npm package onnxruntime-web (default node_modules/onnxruntime-web).",
+    )
+    doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
+    doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value

@@ -1,0 +1,61 @@
+"""What a person is told of one image: classes with their scores. K outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgeport_runtime.errors import SessionError
+from edgeport_runtime.outputs.metrics import top_k
+from edgeport_runtime.outputs.tasks import decisions, probabilities
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgeport_runtime.bundle.contract import Contract
+
+__all__ = ["Prediction", "predictions_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """One class.
+
+    Attributes:
+        index: of the class.
+        label: its name, None where labels are not known.
+        score: its probability.
+        is_decided: True for the class that the model decides on: the most probable one of a multi-class model, the one
+            on its side of the threshold of a binary model, each that reaches its threshold of a multi-label model.
+    """
+
+    index: int
+    label: str | None
+    score: float
+    is_decided: bool
+
+
+def predictions_of(outputs_K: NDArray[np.float32], contract: Contract, k: int) -> list[Prediction]:
+    """The ``k`` most probable classes, best first; of a binary model the decided class first.
+
+    Raises:
+        SessionError: if an output is not finite.
+    """
+    if not np.isfinite(outputs_K).all():
+        raise SessionError("the model returned NaN or infinite values; check the bundle with run-model verify")
+    outputs_1K = outputs_K[np.newaxis]
+    scores, decided = probabilities(outputs_1K, contract)[0], decisions(outputs_1K, contract)[0]
+    if contract.task == "multilabel":
+        order, chosen = top_k(scores, k), set(np.flatnonzero(decided))
+    elif contract.task == "binary":
+        scores = np.array([1 - scores[0], scores[0]])
+        order, chosen = np.array([decided[0], 1 - decided[0]])[:k], {decided[0]}
+    else:
+        order = top_k(outputs_K, k)
+        chosen = {order[0]}
+    labels = contract.labels
+    return [
+        Prediction(int(i), None if labels is None else labels[i], float(scores[i]), bool(i in chosen)) for i in order
+    ]
