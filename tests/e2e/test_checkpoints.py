@@ -47,7 +47,7 @@ CASES: dict[str, tuple[str, str, str, str, dict[str, Any], str, str | None]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", slow_but(["Hugging Face ResNet-18", "timm ResNet-18"], CASES))
+@pytest.mark.parametrize("case", slow_but(["Hugging Face ResNet-18"], CASES))
 def test_bundle_gives_the_writers_logits(case: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, weights, logits, options, layout, note = CASES[case]
     folder = written_by(library)

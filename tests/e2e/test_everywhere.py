@@ -49,7 +49,7 @@ def _relative_l2(outputs: Any, reference: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(np.asarray(outputs) - reference) / np.linalg.norm(reference))
 
 
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=slow_but(["lenet5", "vit_digits"], NAMES))
 def bundle(request: pytest.FixtureRequest, everywhere: Callable[[str], Path]) -> Path:
     return everywhere(request.param)
 

@@ -38,7 +38,7 @@ def _wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Non
     ("pattern", "number", "status"),
     [
         (".bundle.*.tmp", signal.SIGINT, 130),
-        (".bundle.*.tmp/work/exported.onnx", signal.SIGINT, 130),
+        pytest.param(".bundle.*.tmp/work/exported.onnx", signal.SIGINT, 130, marks=pytest.mark.slow),
         (".bundle.*.tmp", signal.SIGTERM, 143),
     ],
 )
@@ -63,6 +63,7 @@ def test_signal_before_the_export_begins_is_as_quiet(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_signal_during_a_forced_export_keeps_the_old_bundle(tmp_path: Path) -> None:
     target = tmp_path / "bundle"
     assert subprocess.run([*_COMMAND, "lenet5", "-o", str(target)], stdout=subprocess.DEVNULL).returncode == 0

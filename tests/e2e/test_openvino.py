@@ -72,6 +72,7 @@ def test_int8_is_as_accurate_there(run: Callable[..., Any], bundle: Path, shared
     assert result["num_correct"] >= 452  # float32 has 455 of the 500
 
 
+@pytest.mark.slow
 def test_tune_measures_both_devices(run: Callable[..., Any], bundle: Path) -> None:
     found = run("tune", bundle)
     assert {entry["device"] for entry in found["contenders"]} == {"cpu", "openvino"}

@@ -133,12 +133,14 @@ def test_repository_is_read_and_then_taken_from_the_cache(hub: Hub, tmp_path: Pa
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_revision_is_asked_for(hub: Hub, tmp_path: Path) -> None:
     assert _read("hf://tester/lenet@v1", hub, tmp_path).returncode == 0
     assert any("/resolve/v1/" in path for path in hub.asked)
     assert "it has no revision v2" in _refusal("hf://tester/lenet@v2", hub, tmp_path)
 
 
+@pytest.mark.slow
 def test_shards_are_fetched(hub: Hub, tmp_path: Path) -> None:
     state = ARCHITECTURES["lenet5"].build().state_dict()
     shards = {key: f"{key.partition('.')[0]}.safetensors" for key in state}
@@ -156,6 +158,7 @@ def test_shards_are_fetched(hub: Hub, tmp_path: Path) -> None:
     assert "not a .safetensors file in the same folder" in done.stderr
 
 
+@pytest.mark.slow
 def test_repositories_that_cannot_be_had(hub: Hub, tmp_path: Path) -> None:
     assert "there is no such repository, or it is private" in _refusal("hf://tester/none", hub, tmp_path)
     del hub.files["model.safetensors"]
@@ -175,6 +178,7 @@ def test_addresses_that_are_none(address: str, hub: Hub, tmp_path: Path) -> None
     assert hub.asked == []
 
 
+@pytest.mark.slow
 def test_unreachable_hub(tmp_path: Path) -> None:
     nowhere = Hub({}, endpoint="http://127.0.0.1:9")  # the port discard, where nothing listens
     message = _refusal("hf://tester/lenet", nowhere, tmp_path)

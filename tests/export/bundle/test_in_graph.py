@@ -129,9 +129,8 @@ def test_without_a_resize_other_sizes_are_refused() -> None:
         session.run(None, {"image": np.zeros((31, 32, 3), np.uint8)})
 
 
-@pytest.mark.parametrize(
-    "options", [pytest.param({}, marks=pytest.mark.slow), {"batch": 1, "activation": "in-graph", "image_size": 64}]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"batch": 1, "activation": "in-graph"}])
 def test_an_export_writes_each_variant_once_more(
     options: dict[str, Any], shared: Callable[[str], Path], tmp_path: Path
 ) -> None:

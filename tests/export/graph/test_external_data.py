@@ -86,11 +86,13 @@ def test_moved_bundle_and_lone_file_find_their_weights(bundle: Path, exported: E
     np.testing.assert_array_equal(_logits(moved / MODEL), expected)
 
 
+@pytest.mark.slow
 def test_the_same_inputs_give_the_same_bytes(exported: ExportResult, tmp_path: Path) -> None:
     again = export(ExportConfig(architecture="vit_digits", output=tmp_path / "again", quantize=()))
     assert again.manifest == exported.manifest
 
 
+@pytest.mark.slow
 def test_a_forced_export_replaces_both_files(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edgeport_export.graph.model_file.MAX_INLINE_BYTES", 2**31)
     assert main(["vit_digits", "-o", str(bundle), "--force"]) == 0

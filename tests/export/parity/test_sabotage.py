@@ -45,7 +45,14 @@ def _export_fails(architecture: str, tmp_path: Path, capsys: pytest.CaptureFixtu
     return captured.err
 
 
-@pytest.mark.parametrize(("op_type", "number"), [("Conv", 0), ("Conv", 7), ("Conv", 18), ("Gemm", 0)])
+@pytest.mark.parametrize(
+    ("op_type", "number"),
+    [
+        ("Conv", 0),
+        *(pytest.param("Conv", number, marks=pytest.mark.slow) for number in (7, 18)),
+        ("Gemm", 0),
+    ],
+)
 def test_altered_weight_in_trace_names_stage_and_node(
     op_type: str, number: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

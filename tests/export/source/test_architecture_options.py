@@ -55,6 +55,7 @@ def _googlenet(path: Path) -> torch.nn.Module:
     return module
 
 
+@pytest.mark.slow
 def test_transform_input_is_torchvisions(tmp_path: Path) -> None:
     path = tmp_path / "googlenet.safetensors"
     module = _googlenet(path)
