@@ -209,6 +209,14 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
         "with the float model. Layers go back to float until it is met; if it cannot be met, nothing is written.",
     )
     group.add_argument(
+        "--min-agreement",
+        type=float,
+        default=0.98,
+        metavar="FRACTION",
+        help="Fraction of the float model's decisions that int8 and fp16 must keep without --max-drop, measured where "
+        "there are at least 100 images of yours: of --eval, --calibration or --golden (default 0.98).",
+    )
+    group.add_argument(
         "--eval",
         type=Path,
         metavar="DATA",

@@ -79,6 +79,7 @@ class QuantizeOptions(NamedTuple):
     calibration: Path | str | None
     calibration_method: Method | None
     max_drop: float | None
+    min_agreement: float
     eval: Path | None
     explain: bool
     golden: Path | None
@@ -147,6 +148,8 @@ class ExportConfig:
             images.
         max_drop: budget of an int8 variant in points of top-1 or macro F1 on ``eval``; without ``eval``, in points of
             disagreement with the float model on ``calibration``. Layers return to float until it is met.
+        min_agreement: fraction of the float model's decisions that an int8 or fp16 variant without a budget must keep,
+            where at least 100 images of the user's can tell (labelled, of calibration, or golden).
         eval: labelled images, one folder per class or a CSV, for ``max_drop``.
         explain: rank the layers by what they cost.
         seed: seed of everything random.
@@ -186,6 +189,7 @@ class ExportConfig:
     calibration: Path | str | None = None
     calibration_method: Method | None = None
     max_drop: float | None = None
+    min_agreement: float = 0.98
     eval: Path | None = None
     explain: bool = False
     seed: int = 0
@@ -243,6 +247,8 @@ class ExportConfig:
             raise InputError(f"--target is empty; choose from {', '.join(TARGETS)}")
         if self.max_drop is not None and not 0 <= self.max_drop <= 100:
             raise InputError(f"--max-drop is {self.max_drop}; it must be from 0 to 100 points")
+        if not 0 <= self.min_agreement <= 1:
+            raise InputError(f"--min-agreement is {self.min_agreement}; it must be from 0 to 1")
         if self.eval is not None and self.max_drop is None:
             raise InputError("--eval measures the loss against a budget; set one with --max-drop POINTS")
         is_quantized = self.quantize is None or bool({"int8", "int8-weights"} & set(self.quantize))

@@ -9,18 +9,30 @@ from typing import TYPE_CHECKING, Any, overload
 
 import onnx
 
+from edgeport_export.bundle.check_infer import check_infer
 from edgeport_export.bundle.formats import write_models, write_scripts
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
-from edgeport_export.bundle.write import manifest_of, tolerance_of, variant_of, write_golden, write_json
+from edgeport_export.bundle.write import (
+    manifest_of,
+    score_tolerance_of,
+    tolerance_of,
+    variant_of,
+    write_golden,
+    write_json,
+)
 from edgeport_export.config import ExportConfig
 from edgeport_export.graph.model_file import move_model
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
 from edgeport_export.parity.chain import SATURATES, Chain
-from edgeport_export.parity.compare import FLOAT32_LIMITS
+from edgeport_export.parity.compare import FLOAT32_LIMITS, check_comparison
 from edgeport_export.parity.inputs import golden_files, make_batches, reference_input
+from edgeport_export.parity.probes import probe_images
+from edgeport_export.parity.witness import confirmed_pixels
 from edgeport_export.progress import Progress
+from edgeport_export.source.normalization import odd_normalization
+from edgeport_export.source.resolve import COMMAND_LINE
 from edgeport_export.source.subject import Subject, find_subject
 from edgeport_export.variants import Workshop, plan_variants
 from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
@@ -104,9 +116,10 @@ def export(
         (bundle / "golden").mkdir(parents=True)
         progress.stage("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
-        batches = make_batches(_inputs(files, subject), subject.contract, seed=config.seed)
+        batches = make_batches(_inputs(files, subject, config), subject.contract, seed=config.seed)
         chain = Chain(subject.module, batches, contract=subject.contract, num_images=len(files))
-        golden = write_golden(bundle, files, chain.reference_BK, array=subject.contract.output)
+        check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
+        golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
         traced = _trace(subject, config, chain, work=work, progress=progress)
         fp32, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
         made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
@@ -122,10 +135,19 @@ def export(
         variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
+        progress.stage("infer.py")
+        check_infer(bundle, manifest)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*pass_notes, *notes)
+    notes = (*_notes_on_input(subject), *pass_notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
+
+
+def _notes_on_input(subject: Subject) -> list[str]:
+    """What may be a slip of the user's."""
+    is_given = COMMAND_LINE in (subject.sources.get("mean"), subject.sources.get("std"))
+    note = odd_normalization(subject.contract.preprocess) if is_given else None
+    return [] if note is None else [note]
 
 
 def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: float, traced: Traced) -> None:
@@ -159,18 +181,27 @@ def _run_variants(
             classifier = stack.enter_context(Classifier.load_exactly(bundle, variant=variant.name, device=CPU.device))
             loaded[variant.name] = classifier
             limit = limits.get(variant.name, FLOAT32_LIMITS)
-            report = chain.check_runtime(stage, classifier, bundle, limits=limit)
-            num_equal = round(report.agreement * report.num_samples)
-            checked.append(replace(variant, tolerance=tolerance_of(report.relative_l2), num_equal=num_equal))
+            report, answers = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            found = replace(
+                variant,
+                tolerance=tolerance_of(report.relative_l2),
+                num_equal=answers.num_equal,
+                score_tolerance=score_tolerance_of(answers.max_difference),
+            )
+            checked.append(found)
         progress.stage("latency")
         return tuple(checked), latencies(loaded)
 
 
-def _inputs(files: list[GoldenFile], subject: Subject) -> list[NDArray[np.float32]]:
+def _inputs(files: list[GoldenFile], subject: Subject, config: ExportConfig) -> list[NDArray[np.float32]]:
+    """The golden images as the network takes them, and proof that the runtime prepares images by the contract."""
+    spec = subject.contract.preprocess
+    for name, data in probe_images(spec, seed=config.seed):
+        confirmed_pixels(data, spec, source=name)
     inputs = []
     for file in files:
         try:
-            inputs.append(reference_input(file.data, subject.contract.preprocess))
+            inputs.append(reference_input(file.data, spec, source=file.source))
         except InputError as error:
             raise InputError(f"golden image {file.source}: {error}") from None
     return inputs

@@ -8,6 +8,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["print_architectures", "print_costs", "print_result", "print_trades", "result_document", "stage_progress"]
 
 _NUM_COSTS = 10
+_NUM_ANSWERS = 3
 _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lose figures
 
 
@@ -97,9 +99,22 @@ def print_result(result: ExportResult, output: Path) -> None:
     note = result.manifest.weights.get("note")
     for text in ([note] if note else []) + [text for text in result.notes if not is_routine(text)]:
         print(f"note: {text}")
+    _print_answers(result)
     size = sum(path.stat().st_size for path in result.path.glob("model.*"))
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
     print(f"next: run-model predict {output} IMAGE")
+
+
+def _print_answers(result: ExportResult) -> None:
+    """What PyTorch's side says of the first golden images, for the eye: labels in the wrong order show here alone."""
+    with np.load(result.path / result.manifest.golden.expected) as arrays:
+        scores_BC, order_BK = arrays["scores"], arrays["order"]
+    told = []
+    for row, image in enumerate(result.manifest.golden.images[:_NUM_ANSWERS]):
+        best = int(order_BK[row, 0])
+        label = result.manifest.contract.label(best)
+        told.append(f"{image.file} {label} ({scores_BC[row, best]:.1%})")
+    print(f"the first golden images are: {'; '.join(told)}")
 
 
 def result_document(result: ExportResult) -> dict[str, Any]:
@@ -122,7 +137,7 @@ def result_document(result: ExportResult) -> dict[str, Any]:
 def _print_variants(result: ExportResult) -> None:
     """Print size, error and speed of each variant, and how it was made."""
     table = Table(title="variants, against fp32 on this machine", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("variant", "MB", "size", "rel. L2", "loss", "speed", ""):
+    for column in ("variant", "MB", "size", "rel. L2", "flips", "loss", "speed", ""):
         table.add_column(column, justify="left" if column in ("variant", "") else "right", no_wrap=True)
     whole = result.manifest.variants[0].total_bytes
     for variant in result.manifest.variants:
@@ -134,6 +149,7 @@ def _print_variants(result: ExportResult) -> None:
             f"{variant.total_bytes / 1e6:.2f}",
             f"{variant.total_bytes / whole:.2f}",
             f"{details['relative_l2']:.1e}" if details else "",
+            _flips(details.get("agreement")),
             "" if drop is None else f"{drop['points']:g}",
             "" if speed is None else f"{speed:.2f}x",
             "" if measured.get("is_faster", True) else "not faster here",
@@ -142,6 +158,12 @@ def _print_variants(result: ExportResult) -> None:
     for variant in result.manifest.variants:
         if variant.quantization is not None:
             print(f"{variant.name}: {_describe(variant.quantization)}")
+
+
+def _flips(agreement: Mapping[str, Any] | None) -> str:
+    if agreement is None:
+        return ""
+    return f"{agreement['num_images'] - agreement['num_equal']} of {agreement['num_images']}"
 
 
 def _describe(details: Mapping[str, Any]) -> str:
@@ -156,6 +178,13 @@ def _describe(details: Mapping[str, Any]) -> str:
         parts.append(f"channels equalized after {', '.join(details['equalized'])}")
     count = f"{len(details['float_layers'])} of {details['num_layers']} layers in float"
     parts.append(f"{count}: {', '.join(details['float_layers'])}" if details["float_layers"] else "no layer in float")
+    agreement = details.get("agreement")
+    if agreement is not None:
+        low, high = agreement["interval"]
+        parts.append(
+            f"{_flips(agreement)} images decided otherwise than by the float model "
+            f"(95% interval of the agreement {low:.1%} to {high:.1%})"
+        )
     drop = details.get("drop")
     if drop is not None:
         low, high = drop["interval"]

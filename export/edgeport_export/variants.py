@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 
 from edgeport_export.graph.model_file import data_beside, save_model
-from edgeport_export.parity.compare import Limits
+from edgeport_export.parity.compare import Limits, wilson_interval
 from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
 from edgeport_export.quantize.dynamic import DynamicQuantizer
@@ -44,8 +45,9 @@ LIMITS = {
     "fp16": Limits(relative_l2=5e-3, agreement=0.0, over="images"),
 }
 _PRECISION = {"int8": "int8", "int8-weights": "int8 weights, float32", "fp16": "float16"}
+_MIN_IMAGES = 100  # fewer cannot tell 0.98 from chance
 _SYNTHETIC_LIMITS = Limits(relative_l2=0.3, agreement=0.0, over="images")  # where ranges are of real images
-_BUDGET_LIMITS = Limits(relative_l2=1.0, agreement=0.0, over="images")  # the budget is what is judged by
+_BUDGET_LIMITS = Limits(relative_l2=0.9, agreement=0.0, over="images")  # the budget is what is judged by
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,11 +75,19 @@ class Plan:
 
 
 class Planned(NamedTuple):
-    """Variants to make, and what a user must do to get one that is missing."""
+    """Variants to make, and what a user must do to get one that is missing.
+
+    Attributes:
+        plans: one for each variant.
+        calibration: images for static ranges.
+        note: why there is no variant that a user may expect.
+        is_random: the weights are random, so that decisions mean nothing.
+    """
 
     plans: tuple[Plan, ...]
     calibration: Path | str | None
     note: str | None
+    is_random: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,7 +162,7 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
         for target, recipe in recipes.items():
             name = "int8" if target == "cpu" else f"int8-{target.removeprefix('cpu-')}"
             plans.append(Plan(name=name, kind=kind, target=target, recipe=recipe, is_asked=kinds is not None))
-    return Planned(tuple(plans), calibration, None)
+    return Planned(tuple(plans), calibration, None, is_random)
 
 
 def _describe(model: onnx.ModelProto, details: dict[str, Any]) -> None:
@@ -187,6 +197,7 @@ class Workshop:
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._options = options
+        self._is_random = planned.is_random
         self._on_progress = on_progress
         self._golden = golden
         self._model = onnx.load(source)
@@ -209,6 +220,7 @@ class Workshop:
             self._model,
             contract,
             golden=[] if self._has_odd_golden else golden,
+            num_golden=0 if options.golden is None or contract.batch is not None else sum(map(len, golden)),
             calibration=self._calibration,
             evaluation=evaluation,
         )
@@ -241,7 +253,7 @@ class Workshop:
         details |= {
             "num_layers": len(layers),
             "float_layers": [trade.layer for trade in trades if trade.layer is not None],
-            "relative_l2": float(f"{self._judge.distance(model):.4g}"),
+            **self._compared(model),
             "drop": None if not trades else trades[-1].drop.to_dict(),
         }
         notes = quantizer.notes if isinstance(quantizer, DynamicQuantizer) else ()
@@ -290,7 +302,7 @@ class Workshop:
             "reason": "half the size; for processors that compute in it",
             "num_layers": len(self._model.graph.node),
             "float_layers": float_nodes,
-            "relative_l2": float(f"{self._judge.distance(model):.4g}"),
+            **self._compared(model),
             "drop": None,
         }
         made = Made(plan=plan, limits=LIMITS[plan.kind], details=details)
@@ -299,6 +311,34 @@ class Workshop:
         _describe(model, details)
         save_model(model, path, check=True)
         return made
+
+    def _compared(self, model: onnx.ModelProto) -> dict[str, Any]:
+        """For the manifest: the distance from the float model, and the agreement with it where it was measured."""
+        found = self._judge.likeness(model)
+        details: dict[str, Any] = {"relative_l2": float(f"{found.relative_l2:.4g}")}
+        if found.num_images:
+            details["agreement"] = {
+                "num_images": found.num_images,
+                "num_equal": found.num_equal,
+                "interval": list(wilson_interval(found.num_equal, found.num_images)),
+            }
+        return details
+
+    def _check_agreement(self, made: Made) -> None:
+        """Hold a variant without a budget to the float model's decisions, where there are enough images to tell."""
+        least, found = self._options.min_agreement, made.details.get("agreement")
+        if found is None or self._is_random or found["num_images"] < _MIN_IMAGES:
+            return
+        agreement = found["num_equal"] / found["num_images"]
+        if agreement < least:
+            low, high = found["interval"]
+            raise AccuracyError(
+                f"variant {made.plan.name}: it decides as the float model on {found['num_equal']} of "
+                f"{found['num_images']} images ({agreement:.1%}, 95% interval {low:.1%} to {high:.1%}; at least "
+                f"{least:.1%}); --max-drop POINTS returns layers to float until the loss is within a budget, "
+                f"--min-agreement {math.floor(1000 * agreement) / 1000:g} accepts it; no bundle was written",
+                made=made,
+            )
 
     def _check(self, made: Made) -> None:
         name, relative_l2 = made.plan.name, made.details["relative_l2"]
@@ -321,3 +361,5 @@ class Workshop:
                 "no bundle was written",
                 made=made,
             )
+        else:
+            self._check_agreement(made)

@@ -7,13 +7,13 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.errors import InputError, SessionError
-from edgeport_runtime.outputs.predictions import Prediction, predictions_of
+from edgeport_runtime.outputs.predictions import Prediction, StreamResult, predictions_of
 from edgeport_runtime.outputs.tasks import probabilities
 
 if TYPE_CHECKING:
@@ -30,20 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Classifier", "Prediction", "StreamResult"]
 
 _BATCH = 8  # images preprocessed and run together: bounds memory for any number of images
-
-
-class StreamResult(NamedTuple):
-    """What a stream gives for one image.
-
-    Attributes:
-        item: the image as it was given.
-        predictions: as of :meth:`Classifier.predict`, None if the image could not be used.
-        error: why it could not be used, or None.
-    """
-
-    item: ImageSource
-    predictions: list[Prediction] | None
-    error: InputError | None
 
 
 class Classifier:

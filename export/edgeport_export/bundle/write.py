@@ -10,6 +10,7 @@ import numpy as np
 
 from edgeport_export.bundle.formats import data_file
 from edgeport_export.graph.model_file import data_beside
+from edgeport_export.parity.answers import answer_arrays
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.bundle.manifest import Golden, GoldenImage, Manifest, Variant
 from edgeport_runtime.engine.packages import DISTRIBUTIONS, versions_of
@@ -23,21 +24,26 @@ if TYPE_CHECKING:
     from edgeport_export.parity.compare import ParityReport
     from edgeport_export.parity.inputs import GoldenFile
     from edgeport_export.source.subject import Subject
+    from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["manifest_of", "tolerance_of", "variant_of", "write_golden", "write_json"]
+__all__ = ["manifest_of", "score_tolerance_of", "tolerance_of", "variant_of", "write_golden", "write_json"]
 
 _FP32_TOLERANCE = 1e-4  # of `run-model verify`: a device may order additions differently than the build machine
+_SCORE_TOLERANCE = 1e-3  # of probabilities, where logits of a norm of 20 may be off by 1e-4 of it
 _PACKAGES = ("edgeport", "torch", "onnx", "onnxscript", "onnxsim", *DISTRIBUTIONS, "numpy", "pillow")
 
 
-def write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32], *, array: str) -> Golden:
-    """Write the images that the bundle keeps, and PyTorch's outputs for them.
+def write_golden(
+    bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np.float32], *, contract: Contract, seed: int
+) -> Golden:
+    """Write the images that the bundle keeps, and PyTorch's outputs and answers for them.
 
     Args:
         bundle: the folder, which holds a folder ``golden``.
         files: the images of the chain, those that are kept first.
         reference_BK: PyTorch's outputs for the images, in their order; rows beyond those that are kept are left out.
-        array: name of the outputs in the file: ``logits`` or ``probabilities``.
+        contract: what the outputs mean.
+        seed: of the made-up outputs.
     """
     kept = [file for file in files if file.name is not None]
     images = []
@@ -46,7 +52,8 @@ def write_golden(bundle: Path, files: list[GoldenFile], reference_BK: NDArray[np
         (bundle / name).write_bytes(file.data)
         images.append(GoldenImage(file=name, sha256=hashlib.sha256(file.data).hexdigest()))
     expected = "golden/expected.npz"
-    arrays: dict[str, Any] = {array: reference_BK[: len(kept)]}
+    kept_BK = reference_BK[: len(kept)]
+    arrays: dict[str, Any] = {contract.output: kept_BK, **answer_arrays(kept_BK, contract, seed=seed)}
     np.savez(bundle / expected, **arrays)
     return Golden(images=tuple(images), expected=expected, sha256=sha256_of(bundle / expected))
 
@@ -68,8 +75,16 @@ def variant_of(path: Path, *, digest: str, **values: Any) -> Variant:
 
 
 def tolerance_of(relative_l2: float) -> float:
-    """Twice what was seen here, to two digits: another machine rounds sums of products otherwise."""
-    return max(_FP32_TOLERANCE, float(f"{2 * relative_l2:.1e}"))
+    """Twice what was seen here, to two digits: another machine rounds sums of products otherwise.
+
+    At most halfway from there to 1, which is the distance of outputs that are all zero.
+    """
+    return max(_FP32_TOLERANCE, min(float(f"{2 * relative_l2:.1e}"), (1 + relative_l2) / 2))
+
+
+def score_tolerance_of(difference: float) -> float:
+    """The same for a probability."""
+    return max(_SCORE_TOLERANCE, min(float(f"{2 * difference:.1e}"), (1 + difference) / 2))
 
 
 def manifest_of(

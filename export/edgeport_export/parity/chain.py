@@ -21,6 +21,7 @@ from edgeport_export.parity.compare import (
     compare,
 )
 from edgeport_export.parity.locate import first_departure
+from edgeport_runtime.accuracy.answers import check_answers
 from edgeport_runtime.accuracy.golden import replay
 from edgeport_runtime.bundle.files import sha256_of
 from edgeport_runtime.engine.providers import CPU
@@ -38,13 +39,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from edgeport_runtime.accuracy.answers import AnswerReport
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.classifier import Classifier
 
-__all__ = ["SATURATES", "Chain"]
+__all__ = ["MAX_SCORE_DIFFERENCE", "SATURATES", "Chain"]
 
 SATURATES = "the int8 arithmetic of this variant can saturate on the build machine's processor"
 """Why a stage is skipped."""
+
+MAX_SCORE_DIFFERENCE = 1e-3
+"""Of a probability of a float32 variant from PyTorch's, where the logits are within 1e-5."""
 
 _ORT_NODE = re.compile(r"running (\w+) node\. Name:'([^']*)'")
 
@@ -82,7 +87,7 @@ class Chain:
         self._num_images = len(self.reference_BK) if num_images is None else num_images
         self._stages: list[StageReport] = []
         self._skipped: list[SkippedStage] = []
-        self._checked: dict[tuple[str | int, ...], str] = {}
+        self._checked: dict[tuple[str | int, ...], tuple[str, NDArray[np.float32]]] = {}
         self._program: torch.export.ExportedProgram | None = None
         if not np.isfinite(self.reference_BK).all():
             raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
@@ -121,10 +126,9 @@ class Chain:
         digest = sha256_of(path)
         identity: tuple[str | int, ...] = (digest, *identity_of_data(path))
         if identity in self._checked:
-            earlier = next(s for s in self._stages if s.stage == self._checked[identity])
-            self._stages.append(replace(earlier, stage=stage, limits=limits, same_bytes_as=earlier.stage))
+            earlier, outputs_BK = self._checked[identity]
+            self._judge(self._compare(stage, outputs_BK, limits, same_bytes_as=earlier), path, outputs_BK)
             return digest
-        self._checked[identity] = stage
         try:
             # Where int8 could saturate, it is computed in float, which is exact.
             session = Session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
@@ -133,11 +137,18 @@ class Chain:
             found = _ORT_NODE.search(str(error))
             node = f" at node {found[2]} ({found[1]})" if found else ""
             raise ParityError(f"stage {stage} fails{node}: {error}", report=self.report) from error
+        self._checked[identity] = (stage, outputs_BK)
         if outputs_BK.shape != self.reference_BK.shape:
             raise ParityError(
                 f"stage {stage}: the outputs have shape {outputs_BK.shape}, PyTorch's have {self.reference_BK.shape}",
                 report=self.report,
             )
+        self._judge(self._compare(stage, outputs_BK, limits), path, outputs_BK)
+        return digest
+
+    def _compare(
+        self, stage: str, outputs_BK: NDArray[np.float32], limits: Limits, *, same_bytes_as: str | None = None
+    ) -> StageReport:
         num_compared = self._num_images if limits.over == "images" else len(outputs_BK)
         report = compare(
             stage,
@@ -148,8 +159,7 @@ class Chain:
         )
         if not np.isfinite(outputs_BK).all():
             report = replace(report, relative_l2=np.inf)
-        self._judge(report, path, outputs_BK)
-        return digest
+        return replace(report, same_bytes_as=same_bytes_as)
 
     def skip(self, stage: str, reason: str) -> None:
         """Note a stage that this machine cannot run."""
@@ -157,8 +167,8 @@ class Chain:
 
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
-    ) -> StageReport:
-        """Compare what a bundle's classifier gives from image bytes.
+    ) -> tuple[StageReport, AnswerReport]:
+        """Compare what a bundle's classifier gives from image bytes, and what it answers.
 
         Args:
             stage: its name.
@@ -167,27 +177,27 @@ class Chain:
             limits: what must be met.
 
         Returns:
-            The stage's report.
+            The stage's report, and how far its answers are from PyTorch's.
 
         Raises:
-            ParityError: naming the stage, and the preprocessing if the input itself departs.
+            ParityError: naming the stage, or the answer that is wrong.
         """
-        outputs_BK, expected_BK = replay(classifier, bundle)
-        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self.contract)
+        golden = replay(classifier, bundle)
+        assert golden.answers is not None
+        report = compare(stage, golden.outputs, golden.expected, limits=limits, contract=self.contract)
         self._stages.append(report)
-        if report.passed:
-            return report
-        images = [] if classifier.manifest is None else [i.file for i in classifier.manifest.golden.images]
-        for row, image in enumerate(images):
-            x_CHW = preprocess(bundle / image, classifier.contract.preprocess)
-            batch, place = self._find(row)
-            if not np.allclose(x_CHW, batch[place], rtol=0, atol=1e-5):
-                raise ParityError(
-                    f"stage {stage}: the preprocessing departs from PyTorch's arithmetic on {image}; "
-                    f"{_verdict(report)}",
-                    report=self.report,
-                )
-        raise ParityError(f"stage {stage} departs from PyTorch: {_verdict(report)}", report=self.report)
+        if not report.passed:
+            raise ParityError(f"stage {stage} departs from PyTorch: {_verdict(report)}", report=self.report)
+        is_float = classifier.variant is not None and classifier.variant.quantization is None
+        answers = check_answers(
+            classifier, golden.images, golden.answers, tolerance=MAX_SCORE_DIFFERENCE if is_float else 1.0
+        )
+        if answers.problem is not None:
+            raise ParityError(
+                f"stage {stage}: the answers are not PyTorch's: {answers.problem}; no bundle was written",
+                report=self.report,
+            )
+        return report, answers
 
     def check_in_graph(self, stage: str, path: Path, classifier: Classifier, bundle: Path) -> StageReport:
         """Compare a model that takes pixels with the runtime's preprocessing before the same variant.

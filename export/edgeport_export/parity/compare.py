@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from edgeport_runtime.errors import ParityError
 from edgeport_runtime.outputs.metrics import log_sigmoid, log_softmax, relative_l2, relative_l2_of_all
-from edgeport_runtime.outputs.tasks import decisions
+from edgeport_runtime.outputs.tasks import centred, decisions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -27,6 +28,7 @@ __all__ = [
     "ParityReport",
     "SkippedStage",
     "StageReport",
+    "check_comparison",
     "compare",
     "wilson_interval",
 ]
@@ -72,8 +74,9 @@ class StageReport:
             ``in-graph <name> ort``.
         num_samples: inputs compared.
         max_abs: largest difference of an output.
-        relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample, or of all, as ``limits.over`` says.
-        cosine: smallest cosine similarity of a sample.
+        relative_l2: ||difference|| / ||PyTorch's outputs|| of the worst sample, or of all, as ``limits.over`` says; of
+            multi-class logits without each sample's mean.
+        cosine: smallest cosine similarity of a sample, of the same values.
         agreement: fraction of samples with the same decisions: the same top-1, or every label on the same side of its
             threshold.
         agreement_interval: 95% confidence interval of that fraction (Wilson 1927).
@@ -179,6 +182,7 @@ def compare(
         difference = np.abs(outputs_BK.astype(np.float64) - reference_BK)
         kl_B = _kl(outputs_BK, reference_BK, contract)
         is_equal_BK = decisions(outputs_BK, contract) == decisions(reference_BK, contract)
+    ours_BK, theirs_BK = centred(outputs_BK, contract), centred(reference_BK, contract)
     num_samples = len(reference_BK)
     num_equal = int(is_equal_BK.all(axis=1).sum())
     flips = None if contract.task == "multiclass" else tuple(int(n) for n in (~is_equal_BK).sum(axis=0))
@@ -186,14 +190,42 @@ def compare(
         stage=stage,
         num_samples=num_samples,
         max_abs=float(difference.max()),
-        relative_l2=_relative_l2(outputs_BK, reference_BK, limits),
-        cosine=float(_cosine(outputs_BK, reference_BK).min()),
+        relative_l2=_relative_l2(ours_BK, theirs_BK, limits),
+        cosine=float(_cosine(ours_BK, theirs_BK).min()),
         agreement=num_equal / num_samples,
         agreement_interval=wilson_interval(num_equal, num_samples),
         flips=flips,
         kl=float(kl_B.max()),
         limits=limits,
     )
+
+
+def check_comparison(reference_BK: NDArray[np.float32], contract: Contract, *, seed: int) -> None:
+    """See that :func:`compare` passes the same outputs, and fails noise, other decisions and NaN.
+
+    Raises:
+        ParityError: if it does not, so that nothing it says of this export could be relied on.
+    """
+    generator = np.random.default_rng([seed, 3])
+    noise_BK = generator.standard_normal(reference_BK.shape, np.float32) * np.abs(reference_BK).max()
+    anywhere = Limits(relative_l2=np.inf, agreement=1.0)
+    altered = {
+        "noise of a thousandth": (reference_BK + np.float32(1e-3) * noise_BK, FLOAT32_LIMITS),
+        "other decisions": (_decided_otherwise(reference_BK, contract), anywhere),
+        "NaN": (np.full_like(reference_BK, np.nan), FLOAT32_LIMITS),
+    }
+    for what, (outputs_BK, limits) in altered.items():
+        if compare("self-test", outputs_BK, reference_BK, limits=limits, contract=contract).passed:
+            raise ParityError(f"stage self-test: the comparison passes {what}; no bundle was written")
+    if not compare("self-test", reference_BK, reference_BK, limits=FLOAT32_LIMITS, contract=contract).passed:
+        raise ParityError("stage self-test: the comparison fails equal outputs; no bundle was written")
+
+
+def _decided_otherwise(reference_BK: NDArray[np.float32], contract: Contract) -> NDArray[np.float32]:
+    if contract.task == "multiclass":
+        return np.roll(reference_BK, 1, axis=1)
+    low, high = (0.0, 1.0) if contract.output == "probabilities" else (-99.0, 99.0)
+    return np.where(decisions(reference_BK, contract) == 1, low, high).astype(np.float32)
 
 
 def _relative_l2(outputs_BK: NDArray[Any], reference_BK: NDArray[Any], limits: Limits) -> float:

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from edgeport_export.parity.witness import confirmed_pixels, normalized
 from edgeport_runtime.pixels.decode import find_images
-from edgeport_runtime.pixels.preprocess import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,14 +71,15 @@ def golden_files(folder: Path | None, spec: PreprocessSpec, *, seed: int) -> lis
     return [GoldenFile(name=names.get(path), source=str(path), data=path.read_bytes()) for path in kept + others]
 
 
-def reference_input(source: bytes, spec: PreprocessSpec) -> NDArray[np.float32]:
-    """Preprocess an image with PyTorch's arithmetic after the 8-bit stage; float32 CHW.
+def reference_input(data: bytes, spec: PreprocessSpec, *, source: str) -> NDArray[np.float32]:
+    """An image's input by PyTorch's arithmetic, from pixels that the witness has confirmed; float32 CHW.
 
-    Independent of the runtime's own normalization, so that the chain's last stage can find it wrong.
+    Raises:
+        InputError: if the image cannot be used.
+        ParityError: naming the step by which the runtime's preprocessing departs from the contract.
     """
-    pixels_CHW = torch.from_numpy(np.array(to_pixels(source, spec))).permute(2, 0, 1).contiguous()
-    x_CHW = pixels_CHW.to(torch.float32)
-    return _normalized(x_CHW, spec).numpy()
+    pixels_CHW = torch.from_numpy(confirmed_pixels(data, spec, source=source).copy()).permute(2, 0, 1).contiguous()
+    return normalized(pixels_CHW, spec).numpy()
 
 
 def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, seed: int) -> list[NDArray[np.float32]]:
@@ -96,7 +97,7 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
     shape = (spec.num_channels, spec.image_size, spec.image_size)
     generator = np.random.default_rng(seed)
     random = _random(generator, (_NUM_RANDOM, *shape))
-    constants = torch.stack([_normalized(torch.full(shape, pixel), spec) for pixel in (0.0, 255.0)]).numpy()
+    constants = torch.stack([normalized(torch.full(shape, pixel), spec) for pixel in (0.0, 255.0)]).numpy()
     stacked = np.stack(images)
     if contract.batch is None:
         chunks = [stacked[i : i + 8] for i in range(0, len(stacked), 8)]
@@ -115,13 +116,6 @@ def _random(generator: np.random.Generator, shape: tuple[int, int, int, int]) ->
     row, column = (np.arange(side) * 4 // side for side in shape[2:])
     noise_BCHW = generator.standard_normal(shape, dtype=np.float32)
     return blocks_BC44[:, :, row[:, np.newaxis], column] + np.float32(0.5) * noise_BCHW
-
-
-def _normalized(x_CHW: torch.Tensor, spec: PreprocessSpec) -> torch.Tensor:
-    if spec.scale == "unit":
-        x_CHW = x_CHW / 255
-    mean, std = (torch.tensor(values, dtype=torch.float32)[:, None, None] for values in (spec.mean, spec.std))
-    return (x_CHW - mean) / std
 
 
 def _spread(num_items: int, num_wanted: int) -> list[int]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_export.parity.inputs import reference_input, synthetic_image
+from edgeport_export.parity.inputs import synthetic_image
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.decode import find_images
 from edgeport_runtime.pixels.preprocess import preprocess
@@ -105,7 +105,7 @@ class CalibrationImages:
         spec = self._contract.preprocess
         if self.is_builtin:
             for i in range(_NUM_BUILTIN):
-                yield reference_input(synthetic_image(spec, self._seed, _FIRST_SEED + i), spec)
+                yield preprocess(synthetic_image(spec, self._seed, _FIRST_SEED + i), spec)
             return
         for path in self._paths:
             if path in self._unreadable:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +16,7 @@ from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.engine.saturation import adds_in_16_bits
 from edgeport_runtime.engine.session import Session, SessionSettings
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
+from edgeport_runtime.outputs.tasks import centred, decisions
 from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.accuracy.dataset import LabelledImages
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["EvaluationImages", "Judge", "signal_to_noise"]
+__all__ = ["EvaluationImages", "Judge", "Likeness", "signal_to_noise"]
 
 _BATCH = 8
 _NUM_PROBES = 32  # images by which layers are ranked and ranges chosen
@@ -55,6 +56,26 @@ class EvaluationImages:
             yield np.stack(part + part[:1] * (size - len(part) if self.contract.batch else 0))
 
 
+class Likeness(NamedTuple):
+    """How like the float model a candidate is.
+
+    Attributes:
+        relative_l2: distance of the outputs over all golden images or over all calibration images, the larger of both.
+        num_images: the user's images that decisions were compared on: labelled, of calibration or golden, whichever
+            are the most; 0 where there are only synthetic ones.
+        num_equal: those decided as the float model decides.
+    """
+
+    relative_l2: float
+    num_images: int
+    num_equal: int
+
+    @property
+    def agreement(self) -> float:
+        """Fraction of equal decisions; 1 where there are no images."""
+        return self.num_equal / self.num_images if self.num_images else 1.0
+
+
 class Judge:
     """Runs candidates on the same images as the float model.
 
@@ -62,6 +83,7 @@ class Judge:
         model: float, weights inside.
         contract: task and thresholds.
         golden: batches of the golden images; empty where they say nothing of how good a variant is.
+        num_golden: how many of them are the user's own.
         calibration: images without labels, if there are any.
         evaluation: images with labels, if there are any.
     """
@@ -72,11 +94,12 @@ class Judge:
         contract: Contract,
         *,
         golden: list[NDArray[np.float32]],
+        num_golden: int,
         calibration: CalibrationImages | None,
         evaluation: EvaluationImages | None,
     ) -> None:
         self._contract = contract
-        self._calibration, self._evaluation = calibration, evaluation
+        self._calibration, self._evaluation, self._num_golden = calibration, evaluation, num_golden
         source = evaluation if calibration is None else calibration
         self._probes = golden if source is None else _first(_NUM_PROBES, source.batches())
         self._sources: list[Callable[[], Iterable[NDArray[np.float32]]]] = [lambda: golden] if golden else []
@@ -87,17 +110,33 @@ class Judge:
         self._probe_reference = _joined(run, self._probes)
         self._drop_reference = None if evaluation is None else _joined(run, evaluation.batches())
 
-    def distance(self, model: onnx.ModelProto) -> float:
-        """Relative L2 of the outputs over all golden images and over all calibration images, the larger of the two."""
+    def likeness(self, model: onnx.ModelProto) -> Likeness:
+        """Compare a candidate's outputs and decisions with the float model's."""
         run = _runner(model, self._contract)
-        return max(
-            relative_l2_of_all(_joined(run, source()), reference_BK)
+        pairs = [
+            (_joined(run, source()), reference_BK)
             for source, reference_BK in zip(self._sources, self._reference, strict=True)
+        ]
+        relative_l2 = max(
+            relative_l2_of_all(centred(ours_BK, self._contract), centred(theirs_BK, self._contract))
+            for ours_BK, theirs_BK in pairs
         )
+        counts = [self._num_golden] if len(pairs) > (self._calibration is not None) else []
+        if self._calibration is not None:
+            is_real = not self._calibration.is_builtin
+            counts.append(len(self._calibration) - self._calibration.num_unreadable if is_real else 0)
+        if self._evaluation is not None and len(self._evaluation.images.targets) > max(counts, default=0):
+            assert self._drop_reference is not None
+            pairs.append((_joined(run, self._evaluation.batches()), self._drop_reference))
+            counts.append(len(self._evaluation.images.targets))
+        num_images, (ours_BK, theirs_BK) = max(zip(counts, pairs, strict=True), key=lambda pair: pair[0])
+        is_equal_BK = decisions(ours_BK, self._contract) == decisions(theirs_BK, self._contract)
+        return Likeness(relative_l2, num_images, int(is_equal_BK[:num_images].all(axis=1).sum()))
 
     def probe(self, model: onnx.ModelProto) -> float:
         """Signal to quantization noise at the outputs, in decibels, on a few images."""
-        return signal_to_noise(_joined(_runner(model, self._contract), self._probes), self._probe_reference)
+        outputs_BK = _joined(_runner(model, self._contract), self._probes)
+        return signal_to_noise(centred(outputs_BK, self._contract), centred(self._probe_reference, self._contract))
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """What is lost on the labelled images, or else how many of the calibration images are decided differently."""
@@ -113,7 +152,7 @@ class Judge:
         return measure_drop(outputs_BK[:num_images], self._drop_reference[:num_images], targets, self._contract)
 
 
-def signal_to_noise(outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.float32]) -> float:
+def signal_to_noise(outputs_BK: NDArray[Any], reference_BK: NDArray[Any]) -> float:
     """Mean square of the reference over that of the difference, in decibels."""
     relative = relative_l2_of_all(outputs_BK, reference_BK)
     return float(-20 * np.log10(relative)) if relative > 0 else float("inf")

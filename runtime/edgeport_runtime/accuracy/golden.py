@@ -1,18 +1,19 @@
-"""Runs a bundle's golden images and compares the outputs with PyTorch's."""
+"""Runs a bundle's golden images and compares outputs and answers with PyTorch's."""
 
 from __future__ import annotations
 
 import io
 import zipfile
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from edgeport_runtime.accuracy.answers import Answers, answers_in, check_answers
 from edgeport_runtime.bundle.files import bundle_file, sha256_of
 from edgeport_runtime.errors import ManifestError, ParityError
 from edgeport_runtime.outputs.metrics import relative_l2, relative_l2_of_all
-from edgeport_runtime.outputs.tasks import decisions
+from edgeport_runtime.outputs.tasks import centred, decisions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.accuracy.protocol import RunsImages
     from edgeport_runtime.bundle.manifest import Manifest
 
-__all__ = ["GoldenReport", "check", "replay", "report_of"]
+__all__ = ["GoldenReport", "Replayed", "check", "replay", "report_of"]
 
 _MAX_EXPECTED_BYTES = 256 * 2**20
 
@@ -39,6 +40,8 @@ class GoldenReport:
         num_equal: images with the same decisions, such as top-1.
         tolerance: largest distance accepted.
         num_equal_needed: fewest such images accepted: a quantized variant may decide some otherwise.
+        score_difference: largest difference of a probability from PyTorch's; None for a bundle without answers.
+        problem: what ``predict`` or ``stream`` answered that cannot be right, or None.
     """
 
     variant: str
@@ -48,11 +51,14 @@ class GoldenReport:
     num_equal: int
     tolerance: float
     num_equal_needed: int
+    score_difference: float | None = None
+    problem: str | None = None
 
     @property
     def passed(self) -> bool:
-        """True if every image is within the tolerance, and as many decisions are PyTorch's as on the build machine."""
-        return self.relative_l2 <= self.tolerance and self.num_equal >= self.num_equal_needed
+        """True if distance, decisions and answers are as they must be."""
+        is_near = self.relative_l2 <= self.tolerance and self.num_equal >= self.num_equal_needed
+        return is_near and self.problem is None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; an infinite distance (a norm of zero or not finite) becomes null."""
@@ -67,44 +73,68 @@ def check(classifier: RunsImages, bundle: Path) -> None:
 
     Raises:
         ManifestError: if the bundle is incomplete or altered.
-        ParityError: if the outputs are not PyTorch's.
+        ParityError: if the outputs or answers are not PyTorch's.
     """
     report = report_of(classifier, bundle)
     if not report.passed:
         precision = classifier.explain()["precision"]
+        problem = "" if report.problem is None else f"; {report.problem}"
         raise ParityError(
             f"{report.variant} on {report.device} (in {precision}) does not give what PyTorch computes: relative L2 "
             f"{report.relative_l2:.2g} (at most {report.tolerance:.1g}), same decision on {report.num_equal} of "
-            f"{report.num_images} golden images (at least {report.num_equal_needed}); choose another device or variant"
+            f"{report.num_images} golden images (at least {report.num_equal_needed}){problem}; "
+            "choose another device or variant"
         )
 
 
 def report_of(classifier: RunsImages, bundle: Path) -> GoldenReport:
-    """Replay the golden images.
+    """Replay the golden images, through ``iter_outputs``, ``predict`` and ``stream``.
 
     Raises:
         ManifestError: if the bundle is incomplete or altered.
         InputError, SessionError: if an image or the model cannot be used.
     """
-    outputs_BK, expected_BK = replay(classifier, bundle)
-    ours, expected = (decisions(values, classifier.contract) for values in (outputs_BK, expected_BK))
     if classifier.variant is None:
-        raise ManifestError(f"{bundle} is not an EdgePort bundle")
+        raise ManifestError("a lone .onnx has no golden images; use the bundle's folder")
+    golden = replay(classifier, bundle)
+    contract, variant = classifier.contract, classifier.variant
+    ours, expected = (decisions(values, contract) for values in (golden.outputs, golden.expected))
+    distance = relative_l2 if variant.quantization is None else relative_l2_of_all
+    num_equal, answers = int((ours == expected).all(axis=1).sum()), None
+    if golden.answers is not None:
+        answers = check_answers(classifier, golden.images, golden.answers, tolerance=variant.score_tolerance or 1.0)
+        num_equal = min(num_equal, answers.num_equal)
     return GoldenReport(
-        variant=classifier.variant.name,
+        variant=variant.name,
         device=classifier.device,
-        num_images=len(expected_BK),
-        relative_l2=float(relative_l2(outputs_BK, expected_BK).max())
-        if classifier.variant.quantization is None
-        else relative_l2_of_all(outputs_BK, expected_BK),
-        num_equal=int((ours == expected).all(axis=1).sum()),
-        tolerance=classifier.variant.tolerance,
-        num_equal_needed=classifier.variant.num_equal,
+        num_images=len(golden.images),
+        relative_l2=float(np.max(distance(centred(golden.outputs, contract), centred(golden.expected, contract)))),
+        num_equal=num_equal,
+        tolerance=variant.tolerance,
+        num_equal_needed=variant.num_equal,
+        score_difference=None if answers is None else answers.max_difference,
+        problem=None if answers is None else answers.problem,
     )
 
 
-def replay(classifier: RunsImages, bundle: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The outputs for the golden images, from their bytes: this device's and PyTorch's, both (images, K) float32.
+class Replayed(NamedTuple):
+    """What the golden images give.
+
+    Attributes:
+        images: their files.
+        outputs: this device's, float32 (images, K).
+        expected: PyTorch's, float32 (images, K).
+        answers: what PyTorch's side answers; None for a bundle of schema version 1.
+    """
+
+    images: list[Path]
+    outputs: NDArray[np.float32]
+    expected: NDArray[np.float32]
+    answers: Answers | None
+
+
+def replay(classifier: RunsImages, bundle: Path) -> Replayed:
+    """The outputs for the golden images, from their bytes.
 
     Raises:
         ManifestError: if a golden file is missing or altered.
@@ -120,25 +150,36 @@ def replay(classifier: RunsImages, bundle: Path) -> tuple[NDArray[np.float32], N
                 f"{image.file} is not the image that was exported (its SHA-256 differs); copy the bundle again"
             )
         images.append(path)
-    return np.stack(list(classifier.iter_outputs(images))), _expected(bundle, manifest)
+    arrays = _arrays(bundle, manifest)
+    expected_BK = arrays.get(manifest.contract.output)
+    wanted = (len(images), manifest.contract.num_outputs)
+    if expected_BK is None or expected_BK.dtype != np.float32 or expected_BK.shape != wanted:
+        told = "nothing" if expected_BK is None else f"{expected_BK.dtype} {expected_BK.shape}"
+        raise ManifestError(
+            f"{manifest.golden.expected} holds {told} as {manifest.contract.output}, not float32 {wanted}"
+        )
+    return Replayed(
+        images,
+        np.stack(list(classifier.iter_outputs(images))),
+        expected_BK.astype(np.float32),
+        answers_in(arrays, manifest.contract, num_images=len(images)),
+    )
 
 
-def _expected(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
+def _arrays(bundle: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
     golden = manifest.golden
     path = bundle_file(bundle, golden.expected)
     if sha256_of(path) != golden.sha256:
         raise ManifestError(
             f"{golden.expected} is not the file that was exported (its SHA-256 differs); copy the bundle again"
         )
-    array = f"{manifest.contract.output}.npy"
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(array).file_size > _MAX_EXPECTED_BYTES:
+            if sum(member.file_size for member in archive.infolist()) > _MAX_EXPECTED_BYTES:
                 raise ManifestError(f"{golden.expected} is larger than {_MAX_EXPECTED_BYTES} bytes")
-            expected_BK: NDArray[np.float32] = np.load(io.BytesIO(archive.read(array)), allow_pickle=False)
+            return {
+                name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False)
+                for name in archive.namelist()
+            }
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise ManifestError(f"{golden.expected} cannot be read: {error}") from None
-    wanted = (len(golden.images), manifest.contract.num_outputs)
-    if expected_BK.dtype != np.float32 or expected_BK.shape != wanted:
-        raise ManifestError(f"{golden.expected} holds {expected_BK.dtype} {expected_BK.shape}, not float32 {wanted}")
-    return expected_BK

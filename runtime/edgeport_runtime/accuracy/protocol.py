@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.bundle.manifest import Manifest, Variant
+    from edgeport_runtime.outputs.predictions import Prediction, StreamResult
     from edgeport_runtime.pixels.decode import ImageSource
 
 __all__ = ["RunsImages"]
@@ -27,6 +28,14 @@ class RunsImages(Protocol):
 
     def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
         """What the graph gives for each image (K,), in their order."""
+        ...
+
+    def predict(self, image: ImageSource, top_k: int = 5) -> list[Prediction]:
+        """The most probable classes of one image, best first."""
+        ...
+
+    def stream(self, items: Iterable[ImageSource], *, top_k: int = 5) -> Iterator[StreamResult]:
+        """The same for many images, in their order."""
         ...
 
     def explain(self) -> dict[str, Any]:

@@ -38,13 +38,15 @@ __all__ = [
     "load_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+"""Written here; version 1, of EdgePort 0.1, is read as well."""
 MANIFEST_NAME = "manifest.json"
 CONTRACT_KEY = "edgeport.contract"
 """Key of the contract's JSON in the ``metadata_props`` of every ``.onnx`` file."""
 QUANTIZATION_KEY = "edgeport.quantization"
 """Key of the ``scheme`` and ``target``, as JSON, in that of every quantized one."""
 
+_OPTIONAL = ("score_tolerance",)  # of a variant
 _MAX_MANIFEST_BYTES = 16 * 2**20
 
 
@@ -85,6 +87,8 @@ class Variant:
         in_graph_ort: of both, where both were asked for.
         tolerance: largest relative L2 distance from PyTorch's logits that ``run-model verify`` accepts.
         num_equal: golden images with PyTorch's decisions; ``run-model verify`` accepts no fewer.
+        score_tolerance: largest difference of a probability from PyTorch's that it accepts; None where nothing is
+            said of probabilities (schema version 1, or a variant that the build machine could not run).
     """
 
     name: str
@@ -100,6 +104,7 @@ class Variant:
     in_graph_ort: DataFile | None
     tolerance: float
     num_equal: int
+    score_tolerance: float | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -107,13 +112,15 @@ class Variant:
         return self.size_bytes + (0 if self.data is None else self.data.size_bytes)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON types."""
-        return asdict(self)
+        """As JSON types; what is optional and has its default is left out."""
+        data = asdict(self)
+        return {name: value for name, value in data.items() if name not in _OPTIONAL or value is not None}
 
     @classmethod
     def from_dict(cls, data: Any, context: str) -> Variant:
         """Read and validate; raises ManifestError naming the value that is wrong."""
-        data = expect_object(data, context, tuple(cls.__slots__))
+        needed = tuple(name for name in cls.__slots__ if name not in _OPTIONAL)
+        data = expect_object(data, context, needed, optional=_OPTIONAL)
         quantization, weights = data["quantization"], data["data"]
         if quantization is not None:
             fields = expect_object(quantization, f"{context}.quantization", ("scheme", "target"), exact=False)
@@ -140,6 +147,9 @@ class Variant:
             **others,
             tolerance=expect_number(data["tolerance"], f"{context}.tolerance"),
             num_equal=expect_integer(data["num_equal"], f"{context}.num_equal", 0, 2**31),
+            score_tolerance=None
+            if data.get("score_tolerance") is None
+            else expect_number(data["score_tolerance"], f"{context}.score_tolerance"),
         )
 
 

@@ -33,8 +33,10 @@ def fail(context: str, message: str) -> NoReturn:
     raise ManifestError(message, context=context)
 
 
-def expect_object(value: Any, context: str, fields: tuple[str, ...] = (), *, exact: bool = True) -> dict[str, Any]:
-    """An object; with all of the fields, and none other where ``exact``."""
+def expect_object(
+    value: Any, context: str, fields: tuple[str, ...] = (), *, optional: tuple[str, ...] = (), exact: bool = True
+) -> dict[str, Any]:
+    """An object; with all of the fields, perhaps the optional ones, and none other where ``exact``."""
     if not isinstance(value, dict):
         fail(context, f"is {_kind(value)}, not an object")
     for field in fields:
@@ -42,7 +44,7 @@ def expect_object(value: Any, context: str, fields: tuple[str, ...] = (), *, exa
             fail(context, f"lacks the field {field!r}")
     if fields and exact:
         for field in value:
-            if field not in fields:
+            if field not in fields + optional:
                 fail(context, f"has the unknown field {field!r}")
     return value
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Sequence
 
-    from edgeport_runtime.classifier import Classifier, StreamResult
+    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.outputs.predictions import StreamResult
 
 __all__ = ["main"]
 
@@ -65,7 +66,7 @@ def _expand(paths: list[str]) -> list[str]:
 
 def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable[StreamResult]:
     """A stream, except for a few images, for which starting threads and a second session would take longer."""
-    from edgeport_runtime.classifier import StreamResult
+    from edgeport_runtime.outputs.predictions import StreamResult
 
     if len(images) >= _STREAM_FROM:
         yield from classifier.stream(images, top_k=top_k)
@@ -110,6 +111,8 @@ def _verify(args: argparse.Namespace) -> int:
             f"{report.relative_l2:.2e} (at most {report.tolerance:.1e}), "
             f"same decision on {report.num_equal}: {'passed' if report.passed else 'FAILED'}"
         )
+        if report.problem is not None:
+            print(f"wrong answer: {report.problem}")
     return DONE if report.passed else PARITY
 
 

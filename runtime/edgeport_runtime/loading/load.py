@@ -87,6 +87,11 @@ def _load_bundle(path: Path, device: str, variant: str, settings: SessionSetting
         return _open(path, chosen, provider, settings)
 
     session = reopen(settings)
+    if Contract.from_dict(_embedded(session, CONTRACT_KEY)) != manifest.contract:
+        raise ManifestError(
+            f"{path}: the contract in {chosen.file} is not the manifest's; one of them was altered after the export: "
+            "copy the bundle again, or export again to change labels, thresholds or preprocessing"
+        )
     _check_graph(session, manifest.contract)
     return LoadedModel(
         session, reopen, manifest.contract, manifest, chosen, provider, reasons, is_dynamic(chosen.quantization)

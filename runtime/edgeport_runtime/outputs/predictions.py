@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from edgeport_runtime.errors import SessionError
+from edgeport_runtime.errors import InputError, SessionError
 from edgeport_runtime.outputs.metrics import top_k
 from edgeport_runtime.outputs.tasks import decisions, probabilities
 
@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.pixels.decode import ImageSource
 
-__all__ = ["Prediction", "predictions_of"]
+__all__ = ["Prediction", "StreamResult", "predictions_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,20 @@ class Prediction:
     label: str | None
     score: float
     is_decided: bool
+
+
+class StreamResult(NamedTuple):
+    """What a stream gives for one image.
+
+    Attributes:
+        item: the image as it was given.
+        predictions: as of :meth:`~edgeport_runtime.Classifier.predict`, None if the image could not be used.
+        error: why it could not be used, or None.
+    """
+
+    item: ImageSource
+    predictions: list[Prediction] | None
+    error: InputError | None
 
 
 def predictions_of(outputs_K: NDArray[np.float32], contract: Contract, k: int) -> list[Prediction]:

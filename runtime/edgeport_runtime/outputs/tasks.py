@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["decisions", "probabilities"]
+__all__ = ["centred", "decisions", "probabilities"]
 
 
 def probabilities(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.float64]:
@@ -39,3 +39,20 @@ def decisions(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.int64]
         best: NDArray[np.int64] = outputs_BK.argmax(axis=1)[:, np.newaxis]
         return best
     return (probabilities(outputs_BK, contract) >= np.array(contract.thresholds)).astype(np.int64)
+
+
+def centred(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[Any]:
+    """Outputs as distances are measured on them (B, K): of multi-class logits each sample's mean is taken off.
+
+    The softmax does not change, and a constant in every logit would hide differences in a relative distance.
+
+    Args:
+        outputs_BK: what the graph gave.
+        contract: tells the task, and whether the outputs are logits.
+    """
+    if contract.task != "multiclass" or contract.output != "logits":
+        return outputs_BK
+    values_BK = outputs_BK.astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinities: they stay what they are to whoever measures
+        centred_BK: NDArray[np.float64] = values_BK - values_BK.mean(axis=1, keepdims=True)
+    return centred_BK

@@ -23,7 +23,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Color", "Interpolation", "PreprocessSpec", "Resize", "Scale", "normalize", "preprocess", "to_pixels"]
+__all__ = [
+    "Color",
+    "Interpolation",
+    "PreprocessSpec",
+    "Resize",
+    "Scale",
+    "centre_crop",
+    "normalize",
+    "preprocess",
+    "resize_image",
+    "to_pixels",
+]
 
 Color = Literal["rgb", "bgr", "grey"]
 Resize = Literal["shorter", "exact", "none"]
@@ -161,7 +172,7 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
         InputError: as :func:`preprocess`.
     """
     image = load_image(source, "L" if spec.color == "grey" else "RGB")
-    pixels_HWC = np.asarray(_crop(_resize(image, spec, name=name_of(source)), spec), dtype=np.uint8)
+    pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name_of(source)), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]
     return pixels_HWC[:, :, ::-1] if spec.color == "bgr" else pixels_HWC
@@ -194,7 +205,12 @@ def _normalization_table(scale: Scale, mean: tuple[float, ...], std: tuple[float
     return (values - np.asarray(mean, np.float32)[:, np.newaxis]) / np.asarray(std, np.float32)[:, np.newaxis]
 
 
-def _resize(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Image:
+def resize_image(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Image:
+    """Resize a decoded image as the contract says; ``name`` is what messages call it.
+
+    Raises:
+        InputError: if it does not fit a spec without resize, or becomes too large.
+    """
     width, height = image.size
     if spec.resize == "none":
         if (width, height) != (spec.image_size, spec.image_size):
@@ -225,7 +241,8 @@ def _resize(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Ima
     return image
 
 
-def _crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+def centre_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """Cut the network's input from the centre of a resized image."""
     width, height = image.size
     size = spec.image_size
     if (width, height) == (size, size):

@@ -28,10 +28,11 @@ def test_equal_logits_pass() -> None:
 
 
 def test_figures_are_those_of_the_worst_sample() -> None:
-    logits = _REFERENCE + np.array([[0.0, 0.0], [0.3, 0.4]], np.float32)
+    logits = _REFERENCE + np.array([[0.0, 0.0], [0.3, -0.1]], np.float32)
     report = _compare("exported", logits, _REFERENCE, limits=FLOAT32_LIMITS)
-    assert report.max_abs == pytest.approx(0.4, rel=1e-6)
-    assert report.relative_l2 == pytest.approx(0.1, rel=1e-6)
+    assert report.max_abs == pytest.approx(0.3, rel=1e-6)
+    # Without their means, the logits are (-2.5, 2.5), and the differences (0.2, -0.2).
+    assert report.relative_l2 == pytest.approx(0.08, rel=1e-6)
     p, q = (np.exp(v) / np.exp(v).sum() for v in (_REFERENCE[1].astype(float), logits[1].astype(float)))
     assert report.kl == pytest.approx(stats.entropy(p, q), rel=1e-6)
     assert not report.passed

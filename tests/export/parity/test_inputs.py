@@ -65,7 +65,9 @@ def test_reference_input_is_the_runtimes(shared: Callable[[str], Path]) -> None:
     path = sorted(shared("data/cats-dogs/test").rglob("*.jpg"))[0]
     for name in ("resnet18", "lenet5"):
         spec = ARCHITECTURES[name].preprocess
-        np.testing.assert_array_equal(reference_input(path.read_bytes(), spec), preprocess(path, spec))
+        np.testing.assert_array_equal(
+            reference_input(path.read_bytes(), spec, source=path.name), preprocess(path, spec)
+        )
 
 
 @pytest.mark.parametrize("num_images", [1, 8, 20])

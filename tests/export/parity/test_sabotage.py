@@ -8,12 +8,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 
-from edgeport_export import cli, pipeline
+from edgeport_export import ExportConfig, cli, export, pipeline
+from edgeport_export.bundle.script import write_infer
 from edgeport_export.graph import simplify as simplify_module
 from edgeport_export.graph.outcome import Outcome
 from edgeport_export.graph.passes import PASSES
+from edgeport_export.parity.chain import Chain
+from edgeport_export.parity.compare import Limits, StageReport
+from edgeport_runtime import ParityError
 from speed import slow_but
 
 if TYPE_CHECKING:
@@ -145,7 +150,7 @@ def test_frozen_batch_of_the_input_names_the_stage(
     assert "stage simplified fails" in _export_fails("lenet5", tmp_path, capsys)
 
 
-def test_wrong_mean_in_the_bundle_names_the_preprocessing(
+def test_wrong_mean_in_the_bundle_does_not_load(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def manifest(subject: Any, *args: Any, **kwargs: Any) -> Any:
@@ -154,8 +159,9 @@ def test_wrong_mean_in_the_bundle_names_the_preprocessing(
 
     make_manifest = pipeline.manifest_of
     monkeypatch.setattr(pipeline, "manifest_of", manifest)
-    message = _export_fails("lenet5", tmp_path, capsys)
-    assert "stage runtime fp32: the preprocessing departs from PyTorch's arithmetic on golden/0.png" in message
+    assert cli.main(["lenet5", "-o", str(tmp_path / "out" / "bundle")]) == 1
+    assert "the contract in model.fp32.onnx is not the manifest's" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_mean_in_the_runtime_names_the_preprocessing(
@@ -165,7 +171,7 @@ def test_wrong_mean_in_the_runtime_names_the_preprocessing(
         return (np.arange(256, dtype=np.float32)[np.newaxis] / 255 - 0.5) / 0.3081
 
     monkeypatch.setattr("edgeport_runtime.pixels.preprocess._normalization_table", table)
-    assert "stage runtime fp32: the preprocessing departs" in _export_fails("lenet5", tmp_path, capsys)
+    assert "preprocessing: the step normalize departs" in _export_fails("lenet5", tmp_path, capsys)
 
 
 def test_failed_forced_export_keeps_the_old_bundle(
@@ -183,3 +189,43 @@ def test_failed_forced_export_keeps_the_old_bundle(
     assert cli.main(["lenet5", "-o", str(target), "--force", "--seed", "1"]) == 3
     assert {path: path.read_bytes() for path in sorted(target.rglob("*")) if path.is_file()} == before
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_comparison_that_always_passes_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StageReport, "passed", property(lambda _: True))
+    with pytest.raises(ParityError, match="stage self-test: the comparison passes noise of a thousandth"):
+        export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=()))
+
+
+@pytest.mark.parametrize("task", ["multiclass", "binary", "multilabel"])
+def test_a_comparison_blind_to_decisions_is_found(task: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "edgeport_export.parity.compare.decisions", lambda outputs_BK, _: np.zeros(outputs_BK.shape, np.int64)
+    )
+    with pytest.raises(ParityError, match="stage self-test: the comparison passes other decisions"):
+        export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=(), task=task))
+
+
+def test_a_wrong_script_stops_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(bundle: Path, manifest: Any) -> None:
+        write_infer(bundle, manifest)
+        text = (bundle / "infer.py").read_text(encoding="utf-8")
+        (bundle / "infer.py").write_text(text.replace("x /= np.float32(255)", "x /= np.float32(250)"), encoding="utf-8")
+
+    monkeypatch.setattr("edgeport_export.bundle.formats.write_infer", write)
+    with pytest.raises(ParityError, match=r"stage infer.py: of golden/0.png it says .*, but PyTorch's side"):
+        export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stage_of_the_same_bytes_meets_its_own_limits(tmp_path: Path) -> None:
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 4)).eval()
+    result = export(module, ExportConfig(output=tmp_path / "bundle", image_size=8, quantize=()))
+    model = result.path / "model.fp32.onnx"
+    inputs = [np.random.default_rng(0).standard_normal((3, 3, 8, 8), np.float32)]
+    chain = Chain(module, inputs, contract=result.manifest.contract)
+    chain.check_graph("loose", model, limits=Limits(relative_l2=1.0, agreement=0.0, over="images"))
+    chain.reference_BK[0] += 1.0 + np.arange(4, dtype=np.float32)
+    with pytest.raises(ParityError, match="stage strict departs"):
+        chain.check_graph("strict", model)
+    assert chain.report.stages[-1].same_bytes_as == "loose"

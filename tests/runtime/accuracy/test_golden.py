@@ -96,7 +96,7 @@ def test_altered_or_missing_golden_file_is_named(name: str, bundle: Path) -> Non
 def test_expected_logits_of_another_shape_or_kind_are_refused(bundle: Path, edit_manifest: EditManifest) -> None:
     logits = _expected(bundle)
     for other, message in (
-        (logits[:7], r"holds float32 \(7, 10\), not float32 \(8, 10\)"),
+        (logits[:7], r"holds float32 \(7, 10\) as logits, not float32 \(8, 10\)"),
         (logits.astype(np.float64), "holds float64"),
         (np.array([{"a": 1}]), "cannot be read: Object arrays cannot be loaded"),
     ):

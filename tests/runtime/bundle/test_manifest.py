@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 ABSENT = object()
 LATER = (
-    "schema_version: 2 is later than 1, the latest that this version of edgeport reads; "
+    "schema_version: 3 is later than 2, the latest that this version of edgeport reads; "
     "upgrade with: pip install --upgrade edgeport"
 )
 EDITED = "contract.preprocess_sha256: is not the digest of preprocess; do not edit the manifest, export again"
@@ -43,7 +43,7 @@ def test_real_manifest_comes_back(resnet20: ExportResult) -> None:
     assert manifest == Manifest.from_dict(data) == resnet20.manifest
     assert manifest.to_dict() == data
     assert list(manifest.to_dict()) == list(data)
-    assert data["schema_version"] == SCHEMA_VERSION == 1
+    assert data["schema_version"] == SCHEMA_VERSION == 2
     assert manifest.contract.labels is not None
     assert manifest.contract.labels[3] == "cat"
     assert Contract.from_dict(data["contract"]) == manifest.contract
@@ -59,7 +59,7 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
     ("path", "value", "message"),
     [
         (("schema_version",), ABSENT, "this is not an EdgePort manifest (no schema_version)"),
-        (("schema_version",), 2, LATER),
+        (("schema_version",), 3, LATER),
         (("schema_version",), 0, "schema_version: is 0, not a whole number from 1 to 2147483648"),
         (("schema_version",), "1", "schema_version: is '1', not a whole number from 1 to 2147483648"),
         (("golden",), ABSENT, "lacks the field 'golden'"),

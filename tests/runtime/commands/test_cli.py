@@ -172,10 +172,10 @@ def test_altered_model_and_later_schema_have_status_1(
     status, _, err = _run(capsys, "verify", bundle)
     assert status == 1
     assert "model.fp32.onnx is not the file that was exported (its SHA-256 differs)" in err
-    edit_manifest(bundle, lambda data: data.update(schema_version=2))
+    edit_manifest(bundle, lambda data: data.update(schema_version=3))
     status, _, err = _run(capsys, "info", bundle)
     assert status == 1
-    assert err.startswith("error: schema_version: 2 is later than 1")
+    assert err.startswith("error: schema_version: 3 is later than 2")
 
 
 @pytest.mark.parametrize(

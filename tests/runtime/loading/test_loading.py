@@ -149,7 +149,7 @@ def test_graph_that_contradicts_the_contract_is_refused(bundle: Path, edit_manif
         with pytest.raises(ManifestError, match=r"which is not what the contract says: .* to 11 logits"):
             Classifier.load(source)
     edit_manifest(bundle, lambda data: data["contract"].update(num_classes=10, batch=4))
-    with pytest.raises(ManifestError, match=r"which is not what the contract says: \[4, 1, 32, 32\]"):
+    with pytest.raises(ManifestError, match=r"the contract in model.fp32.onnx is not the manifest's"):
         Classifier.load(bundle)
 
 

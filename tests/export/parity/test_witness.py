@@ -1,0 +1,124 @@
+"""Preprocessing against an independent implementation: what is wrong on both sides of every comparison of logits."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgeport_export import ExportConfig, export
+from edgeport_export.parity.probes import probe_images
+from edgeport_export.parity.witness import confirmed_pixels
+from edgeport_runtime import ParityError
+from edgeport_runtime.pixels import decode, preprocess
+from edgeport_runtime.pixels.decode import find_images
+from edgeport_runtime.pixels.preprocess import PreprocessSpec, to_pixels
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+def make_spec(**values: Any) -> PreprocessSpec:
+    defaults: dict[str, Any] = {
+        "color": "rgb",
+        "resize": "shorter",
+        "resize_size": 64,
+        "interpolation": "bilinear",
+        "image_size": 56,
+        "scale": "unit",
+        "mean": (0.485, 0.456, 0.406),
+        "std": (0.229, 0.224, 0.225),
+    }
+    return PreprocessSpec(**defaults | values)
+
+
+@pytest.mark.parametrize("color", ["rgb", "bgr", "grey"])
+@pytest.mark.parametrize("resize", ["shorter", "exact"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+def test_photos_are_confirmed(color: str, resize: str, interpolation: str, shared: Callable[[str], Path]) -> None:
+    grey: dict[str, Any] = {"mean": (0.5,), "std": (0.25,)} if color == "grey" else {}
+    spec = make_spec(color=color, resize=resize, interpolation=interpolation, **grey)
+    for photo in find_images(shared("data/cats-dogs/test"))[::25]:
+        data = photo.read_bytes()
+        pixels_HWC = confirmed_pixels(data, spec, source=photo.name)
+        assert np.array_equal(pixels_HWC, to_pixels(data, spec))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+@pytest.mark.parametrize("color", ["rgb", "grey"])
+def test_every_kind_of_pixel_is_confirmed(mode: str, color: str) -> None:
+    generator = np.random.default_rng(0)
+    if mode == "I;16":
+        image = Image.fromarray(generator.integers(0, 65536, (70, 80), dtype=np.uint16))
+    else:
+        image = Image.fromarray(generator.integers(0, 256, (70, 80, 3), dtype=np.uint8)).convert(mode)
+    buffer = io.BytesIO()
+    image.save(buffer, "TIFF" if mode == "CMYK" else "PNG")
+    spec = make_spec(color=color, **({"mean": (0.5,), "std": (0.25,)} if color == "grey" else {}))
+    confirmed_pixels(buffer.getvalue(), spec, source=mode)
+
+
+def test_probes_tell_every_step() -> None:
+    sizes = {}
+    for name, data in probe_images(make_spec(), seed=0):
+        with Image.open(io.BytesIO(data)) as image:
+            sizes[name] = image.size
+            if "EXIF" in name:
+                assert image.getexif()[0x0112] == int(name[-1])
+    assert sum("EXIF" in name for name in sizes) == 7
+    wide, tall = sizes["a wider image"], sizes["a taller image"]
+    assert wide[0] > 2 * wide[1] > 128
+    assert tall[1] > 2 * tall[0] > 128
+    longer = 64 * wide[0] / wide[1]
+    assert int(longer) != round(longer)
+    assert {
+        size for _, data in probe_images(make_spec(resize="none", resize_size=56), seed=0) for size in [_size(data)]
+    } == {(56, 56)}
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    with Image.open(io.BytesIO(data)) as image:
+        return image.size
+
+
+def _exchanged(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Image:
+    """Vertically first."""
+    turned = RESIZE(image.transpose(Image.Transpose.TRANSPOSE), spec, name=name)
+    return turned.transpose(Image.Transpose.TRANSPOSE)
+
+
+def _one_pixel_off(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    box = [(side - spec.image_size) // 2 + 1 for side in image.size]
+    return image.crop((box[0], box[1], box[0] + spec.image_size, box[1] + spec.image_size))
+
+
+RESIZE = preprocess.resize_image
+PATCHES: dict[str, tuple[str, Any]] = {
+    "resize": ("edgeport_export.parity.witness.resize_image", _exchanged),
+    "crop": ("edgeport_export.parity.witness.centre_crop", _one_pixel_off),
+}
+
+
+@pytest.mark.parametrize("step", PATCHES)
+def test_an_export_names_the_step_that_departs(step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(*PATCHES[step])
+    with pytest.raises(ParityError, match=rf"^preprocessing: the step {step} departs from the contract on an image"):
+        export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_forgotten_orientation_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decode, "_TRANSPOSE", {})
+    with pytest.raises(ParityError, match=r"the step decode departs .* EXIF orientation 2: .* of the values differ"):
+        export(ExportConfig(architecture="lenet5", output=tmp_path / "bundle", quantize=()))
+
+
+def test_a_filter_of_another_kind_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(preprocess._FILTERS, "bilinear", Image.Resampling.BICUBIC)
+    name, data = next(iter(probe_images(make_spec(), seed=0)))
+    with pytest.raises(ParityError, match="the step resize departs"):
+        confirmed_pixels(data, make_spec(), source=name)
