@@ -48,7 +48,7 @@ def _predict(args: argparse.Namespace) -> int:
                     print_predictions(str(image), predictions, classifier.contract)
             if is_counted:
                 _show_count(len(results), len(images))
-        if not args.json:
+        if not args.json and any("predictions" in result for result in results):
             _print_what_ran(classifier)
     if args.json:
         _print_json(results)

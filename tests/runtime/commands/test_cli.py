@@ -201,6 +201,14 @@ def test_wrong_usage_has_status_2(argv: list[str], capsys: pytest.CaptureFixture
     assert "error: " in captured.err
 
 
+def test_where_nothing_was_predicted_no_model_is_named(
+    lenet5: ExportResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _run(capsys, "predict", lenet5.path, tmp_path / "absent.png")
+    assert (status, out) == (1, "")
+    assert err == f"error: {tmp_path / 'absent.png'}: No such file or directory\n"
+
+
 @pytest.mark.parametrize("value", ["0", "many", "1.5"])
 def test_a_count_that_is_none_is_told_as_that(value: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
