@@ -23,7 +23,7 @@ import torch
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.source.subject import find_subject
-from edgeport_runtime import Classifier
+from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.engine.providers import find_provider, unusable
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
 from edgeport_runtime.tuning.timing import time_in_turn
@@ -64,10 +64,9 @@ def measure(name: str, batch: int, rounds: int) -> list[dict[str, Any]]:
         for device in ("cuda", "tensorrt"):
             if unusable(find_provider(device)) is None:
                 for variant in ("fp32", "fp16"):
-                    classifier = Classifier.load(bundle, device=device, variant=variant)
+                    classifier = Classifier.load_exactly(bundle, device=device, variant=variant)
                     contenders[f"EdgePort {device} {variant}"] = classifier.outputs
-        spec = Classifier.load(bundle, device="cpu").contract.preprocess
-        shape = (batch, spec.num_channels, spec.image_size, spec.image_size)
+        shape = (batch, *load_manifest(bundle).contract.input_shape)
         x_BCHW = np.random.default_rng(0).standard_normal(shape, np.float32)
         outputs = {contender: run(x_BCHW) for contender, run in contenders.items()}
         calls = {contender: (lambda run=run: run(x_BCHW)) for contender, run in contenders.items()}

@@ -67,7 +67,7 @@ def main() -> None:
     for name in names:
         count = operations(name)
         floors = ", ".join(f"{precision} {count / rate / 1e9:.3g} ms" for precision, rate in rates.items())
-        print(f"{name:<10} {count / 1e9:7.3g} GOP an image; floor {floors}")
+        print(f"{name:<10} {count / 1e9:7.3g} GOP per image; floor {floors}")
 
 
 if __name__ == "__main__":

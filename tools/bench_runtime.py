@@ -146,10 +146,8 @@ def main() -> int:
     args = parser.parse_args()
     with Classifier.load(args.bundle, variant=args.variant) as classifier:
         variant = "auto" if classifier.variant is None else classifier.variant.name
-        spec = classifier.contract.preprocess
-    x_BCHW = np.random.default_rng(0).standard_normal(
-        (1, spec.num_channels, spec.image_size, spec.image_size), dtype=np.float32
-    )
+        shape = (1, *classifier.contract.input_shape)
+    x_BCHW = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     photos = find_images(args.photos)[:NUM_PHOTOS]
     document = {
         "machine": describe_machine(),

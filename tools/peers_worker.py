@@ -79,7 +79,7 @@ def openvino_file(path: str, precision: str) -> Run:
 def edgeport_bundle(path: str, variant: str, device: str) -> Run:
     from edgeport_runtime import Classifier
 
-    return Classifier.load(path, variant=variant, device=device).outputs
+    return Classifier.load_exactly(Path(path), variant=variant, device=device).outputs
 
 
 def quantize_by_nncf(source: str, path: str, batches: str, *, is_transformer: bool) -> None:

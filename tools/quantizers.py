@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import logging
 from typing import TYPE_CHECKING, Any
 
 import onnxruntime as ort
@@ -16,6 +15,8 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 from onnxruntime.quantization.shape_inference import quant_pre_process
+
+from edgeport_export.quantize.quiet import quiet_logging
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,12 +43,8 @@ class _Reader(CalibrationDataReader):
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+    with quiet_logging(), contextlib.redirect_stdout(io.StringIO()):
+        yield
 
 
 def static(

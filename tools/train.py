@@ -17,18 +17,19 @@ import math
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from edgeport_export.config import ExportConfig, find_spec
+from edgeport_export.config import ExportConfig, Pooling, Positions, find_spec
 from edgeport_export.source.resolve import resolve_preprocess
 from edgeport_export.source.subject import check_options
 from edgeport_models.tasks import TASKS
 from edgeport_runtime.commands.console import DONE, USAGE, run_command
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.preprocess import Resize
 from training.data import load_data
 from training.files import write_json, write_model
 from training.loop import Settings, train
@@ -57,11 +58,21 @@ def _parser() -> argparse.ArgumentParser:
     loop.add_argument("--batch-size", type=int, default=64, metavar="N", help="Images per step (default 64).")
     loop.add_argument("--lr", type=float, default=1e-3, metavar="F", help="Highest learning rate (default 0.001).")
     loop.add_argument("--weight-decay", type=float, default=0.05, metavar="F", help="AdamW's decay (default 0.05).")
-    loop.add_argument("--warm-up", type=float, default=0.1, metavar="F", help="Share of all steps (default 0.1).")
     loop.add_argument(
-        "--held-out", type=float, default=0.1, metavar="F", help="Share that picks the epoch (default 0.1)."
+        "--warm-up",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="Share of all steps over which the rate rises (default 0.1).",
     )
-    loop.add_argument("--seed", type=int, default=0, metavar="N", help="Seed (default 0).")
+    loop.add_argument(
+        "--held-out",
+        type=float,
+        default=0.1,
+        metavar="F",
+        help="Share of the images that are held out to choose the best epoch by (default 0.1).",
+    )
+    loop.add_argument("--seed", type=int, default=0, metavar="N", help="Seed of everything random (default 0).")
     augmentation = parser.add_argument_group("augmentation, off by default")
     augmentation.add_argument("--rotate", type=float, default=0.0, metavar="DEG", help="Rotate by up to DEG degrees.")
     augmentation.add_argument("--zoom", type=float, default=0.0, metavar="F", help="Zoom by up to the fraction F.")
@@ -70,13 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     augmentation.add_argument("--flip", action="store_true", help="Mirror half of the images, left to right.")
     shape = parser.add_argument_group("network and input, as for export-model")
-    shape.add_argument("--positions", choices=("learned", "sinusoidal"))
-    shape.add_argument("--pooling", choices=("token", "mean"))
+    shape.add_argument("--positions", choices=get_args(Positions))
+    shape.add_argument("--pooling", choices=get_args(Pooling))
     shape.add_argument("--image-size", type=int, metavar="N")
     shape.add_argument("--channels", type=int, metavar="N")
     shape.add_argument("--mean", type=float, nargs="+", metavar="V")
     shape.add_argument("--std", type=float, nargs="+", metavar="V")
-    shape.add_argument("--resize", choices=("shorter", "exact", "none"))
+    shape.add_argument("--resize", choices=get_args(Resize))
     shape.add_argument("--crop-pct", type=float, metavar="P")
     return parser
 
@@ -97,7 +108,12 @@ def _configure(args: argparse.Namespace) -> tuple[Settings, ModelSpec, Preproces
     config = ExportConfig(**{name: getattr(args, name) for name in names}, **tuples)
     check_options(config)
     architecture = find_spec(args.architecture)
-    return _settings(args), architecture, resolve_preprocess(architecture.preprocess, config), config.options
+    return (
+        _settings(args),
+        architecture,
+        resolve_preprocess(architecture.preprocess, config.input_options),
+        config.options,
+    )
 
 
 def _train(args: argparse.Namespace) -> int:

@@ -230,7 +230,12 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _batch(text: str) -> int | None:
-    return None if text == "dynamic" else int(text)
+    if text == "dynamic":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither dynamic nor a whole number") from None
 
 
 def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:

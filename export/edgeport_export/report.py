@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,7 @@ def print_result(result: ExportResult, output: Path) -> None:
     _print_answers(result)
     size = sum(path.stat().st_size for path in result.path.glob("model.*"))
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
-    print(f"next: run-model predict {output} IMAGE")
+    print(f"next: run-model predict {shlex.quote(str(output))} IMAGE")
 
 
 def _print_answers(result: ExportResult) -> None:
@@ -217,8 +218,10 @@ def print_costs(made: Made) -> None:
             f"{cost.cost_db:.1f} dB",
         )
     _print_table(table)
-    if len(made.costs) > _NUM_COSTS:
-        print(f"{len(made.costs) - _NUM_COSTS} other layers cost less; --json lists all of them")
+    num_others = len(made.costs) - _NUM_COSTS
+    if num_others > 0:
+        others = "1 other layer costs" if num_others == 1 else f"{num_others} other layers cost"
+        print(f"{others} less; --json lists all of them")
 
 
 def print_trades(made: Made) -> None:

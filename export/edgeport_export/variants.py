@@ -143,17 +143,8 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
             f"int8 for {', '.join(needs)} is static and needs --calibration DIR, a folder of images as the model will "
             f"see them, without labels; --calibration {BUILTIN} uses synthetic images, --scheme dynamic needs none"
         )
-    if options.calibration_method is not None and not needs:
-        raise InputError(
-            "--calibration-method is for static int8, but this network's int8 is dynamic, with ranges from each input; "
-            "omit it, or add --scheme static"
-        )
+    _check_images(options, calibration, is_static=bool(needs))
     check_not_quantized(model)
-    if options.max_drop is not None and options.eval is None and calibration in (None, BUILTIN):
-        raise InputError(
-            "--max-drop needs real images to measure the loss on: add --eval DATA with labels (top-1 or macro F1), or "
-            "--calibration DIR without labels (disagreement with the float model)"
-        )
     plans = []
     for kind in kinds or ("int8",):
         if kind != "int8":
@@ -165,10 +156,18 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
     return Planned(tuple(plans), calibration, None, is_random)
 
 
-def _describe(model: onnx.ModelProto, details: dict[str, Any]) -> None:
-    """Let a lone file tell how it was quantized, by which the runtime knows where and how it may run."""
-    text = json.dumps({"scheme": details["scheme"], "target": details["target"]}, separators=(",", ":"))
-    model.metadata_props.add(key=QUANTIZATION_KEY, value=text)
+def _check_images(options: QuantizeOptions, calibration: Path | str | None, *, is_static: bool) -> None:
+    """Raise InputError if an option has no images to work on."""
+    if options.calibration_method is not None and not is_static:
+        raise InputError(
+            "--calibration-method is for static int8, but this network's int8 is dynamic, with ranges from each input; "
+            "omit it, or add --scheme static"
+        )
+    if options.max_drop is not None and options.eval is None and calibration in (None, BUILTIN):
+        raise InputError(
+            "--max-drop needs real images to measure the loss on: add --eval DATA with labels (top-1 or macro F1), or "
+            "--calibration DIR without labels (disagreement with the float model)"
+        )
 
 
 class Workshop:
@@ -261,9 +260,7 @@ class Workshop:
         self._check(made)
         if self._has_odd_golden and not trades:
             made = replace(made, limits=_SYNTHETIC_LIMITS)
-        clean(model, self._original)
-        _describe(model, details)
-        save_model(model, path, check=True)
+        self._write(model, made, path)
         return made
 
     def _quantizer(self, plan: Plan) -> tuple[Quantizer, dict[str, Any]]:
@@ -307,10 +304,15 @@ class Workshop:
         }
         made = Made(plan=plan, limits=LIMITS[plan.kind], details=details)
         self._check(made)
-        clean(model, self._original)
-        _describe(model, details)
-        save_model(model, path, check=True)
+        self._write(model, made, path)
         return made
+
+    def _write(self, model: onnx.ModelProto, made: Made, path: Path) -> None:
+        clean(model, self._original)
+        # A lone file tells how it was quantized, by which the runtime knows where and how it may run.
+        told = {"scheme": made.details["scheme"], "target": made.details["target"]}
+        model.metadata_props.add(key=QUANTIZATION_KEY, value=json.dumps(told, separators=(",", ":")))
+        save_model(model, path, check=True)
 
     def _compared(self, model: onnx.ModelProto) -> dict[str, Any]:
         """For the manifest: the distance from the float model, and the agreement with it where it was measured."""

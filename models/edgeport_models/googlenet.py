@@ -1,6 +1,6 @@
 """GoogLeNet (Szegedy et al. 2015) in torchvision's form and state-dict layout, and its Inception module.
 
-torchvision follows the authors' later form: BatchNorm after each convolution, 3x3 in the place of the 5x5.
+torchvision follows the authors' later form: BatchNorm after each convolution, 3x3 instead of 5x5.
 Shapes: B batch, C channels, H W image, K classes.
 """
 

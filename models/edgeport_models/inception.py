@@ -55,7 +55,7 @@ def convolution(in_channels: int, out_channels: int, kernel_size: int, *, stride
     """Convolution with bias, as large as its input over the stride, then ReLU.
 
     Kernels start with mean 0: without it, and without BatchNorm, the logits of different images are nearly the same
-    (googlenet_2014 with random weights: they deviate by 0.1, in the place of 0.5).
+    (googlenet_2014 with random weights: they deviate by 0.1 instead of 0.5).
     """
     layer = nn.Conv2d(in_channels, out_channels, kernel_size, stride=stride, padding=kernel_size // 2)
     start_near_identity(layer, scale=_NOISE)

@@ -60,8 +60,8 @@ class _Encoder(nn.Module):
 class VisionTransformer(nn.Module):
     """An image as a sequence of patches, classified from a class token (Dosovitskiy et al. 2021, Figure 1).
 
-    Positions may be sinusoidal in two dimensions, and the mean of all patches after the last norm may stand in the
-    place of the class token, which is then left out (both Beyer et al. 2022, "Better plain ViT baselines").
+    Positions may be sinusoidal in two dimensions, and the mean of all patches after the last norm may replace
+    the class token, which is then left out (both Beyer et al. 2022, "Better plain ViT baselines").
 
     Args:
         patch_size: side of a patch in pixels.

@@ -127,8 +127,8 @@ class Classifier:
 
         Returns:
             ``device``, ``variant``, ``precision`` (what the device executes the variant in), ``reasons`` of the
-            choices, ``threads`` (None: ONNX Runtime's choice), ``prepared`` (as
-            ``run-model tune`` kept it: its weights are mapped), and ``assignment``: for each of ONNX Runtime's
+            choices, ``threads`` (None: ONNX Runtime's choice), ``prepared`` (True for what
+            ``run-model tune`` prepared, whose weights are mapped), and ``assignment``: for each of ONNX Runtime's
             providers how many nodes of which operator it runs, None where ONNX Runtime is too old to tell.
 
         Raises:
@@ -305,8 +305,7 @@ class Classifier:
         if not isinstance(x_BCHW, np.ndarray) or x_BCHW.dtype != np.float32:
             kind = x_BCHW.dtype if isinstance(x_BCHW, np.ndarray) else type(x_BCHW).__name__
             raise InputError(f"logits() takes a float32 array BCHW, not {kind}; predict() takes images")
-        spec = self.contract.preprocess
-        wanted = (spec.num_channels, spec.image_size, spec.image_size)
+        wanted = self.contract.input_shape
         if x_BCHW.ndim != 4 or x_BCHW.shape[1:] != wanted or x_BCHW.shape[0] == 0:
             raise InputError(f"the input has shape {x_BCHW.shape}, not (B, {', '.join(map(str, wanted))}) with B >= 1")
         if not np.isfinite(x_BCHW).all():

@@ -57,7 +57,7 @@ class SessionError(EdgeportError):
 
 
 class DeviceError(SessionError):
-    """A device that is listed and does not load."""
+    """A device that ONNX Runtime lists but cannot load."""
 
 
 class ExportError(EdgeportError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,12 +44,12 @@ def test_list_shows_every_architecture(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_text_output_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    output = str(tmp_path / "bundle")
+    output = str(tmp_path / "my bundle")
     assert main(["lenet5", "-o", output]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     lines = captured.out.splitlines()
-    assert lines[-1] == f"next: run-model predict {output} IMAGE"
+    assert lines[-1] == f"next: run-model predict '{output}' IMAGE"
     assert "note: random weights: parity is proven, predictions mean nothing" in lines
     for stage in ("exported", "simplified", "variant fp32 (= simplified)", "runtime fp32"):
         assert stage in captured.out
@@ -153,6 +154,12 @@ def test_wrong_usage_has_status_2(argv: list[str], capsys: pytest.CaptureFixture
     assert "error: " in captured.err
 
 
+def test_a_batch_that_is_no_number_is_told_as_that(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["lenet5", "-o", "x", "--batch", "many"])
+    assert "argument --batch: 'many' is neither dynamic nor a whole number\n" in capsys.readouterr().err
+
+
 def test_bad_weights_and_labels_have_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     output = ["-o", str(tmp_path / "out" / "bundle")]
     (tmp_path / "text.pth").write_text("hello")
@@ -189,3 +196,24 @@ def test_what_exists_is_refused_before_any_work(tmp_path: Path, capsys: pytest.C
         status, error = _fails(capsys, tmp_path, "lenet5", "-o", str(tmp_path / output), "--force")
         assert status == 1
         assert message in error
+
+
+def test_options_are_checked_against_what_lies_beside_the_weights(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights, default = tmp_path / "weights", ARCHITECTURES["lenet5"].preprocess
+    weights.mkdir()
+    save_file(ARCHITECTURES["lenet5"].build(in_channels=3).state_dict(), weights / "model.safetensors")
+    spec = replace(default, color="rgb", mean=(0.1,) * 3, std=(0.2,) * 3)
+    (weights / "preprocessor_config.json").write_text(json.dumps({"edgeport": spec.to_dict()}))
+    argv = ["lenet5", "--weights", str(weights), "--quantize", "none"]
+    assert main([*argv, "--mean", "0.4", "0.5", "0.6", "-o", str(tmp_path / "bundle")]) == 0
+    assert load_manifest(tmp_path / "bundle").contract.preprocess == replace(spec, mean=(0.4, 0.5, 0.6))
+    capsys.readouterr()
+    for contradiction, message in (
+        (["--color", "grey", "--channels", "3"], "--color grey contradicts --channels 3"),
+        (["--mean", "1", "2"], "mean has 2 values, but grey images have 1"),
+        (["--color", "grey", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
+    ):
+        status, error = _fails(capsys, tmp_path, *argv, *contradiction, "-o", str(tmp_path / "other"))
+        assert (status, error) == (2, f"error: {message}\n")

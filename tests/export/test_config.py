@@ -42,14 +42,14 @@ def _config(architecture: str = "lenet5", **options: Any) -> ExportConfig:
 )
 def test_options_change_the_input_contract(options: dict[str, Any], expected: dict[str, Any]) -> None:
     default = ARCHITECTURES["resnet18"].preprocess
-    spec = resolve_preprocess(default, _config("resnet18", **options))
+    spec = resolve_preprocess(default, _config("resnet18", **options).input_options)
     assert {key: getattr(spec, key) for key in expected} == expected
     untouched = set(default.to_dict()) - set(expected) - {"resize_size", "std", "mean", "color"}
     assert all(getattr(spec, key) == getattr(default, key) for key in untouched - set(options))
 
 
 def test_three_channels_repeat_the_grey_mean() -> None:
-    spec = resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(channels=3))
+    spec = resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(channels=3).input_options)
     assert (spec.color, spec.mean) == ("rgb", (0.1307,) * 3)
 
 
@@ -72,7 +72,7 @@ def test_three_channels_repeat_the_grey_mean() -> None:
 )
 def test_impossible_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(**options))
+        resolve_preprocess(ARCHITECTURES["lenet5"].preprocess, _config(**options).input_options)
 
 
 def test_a_size_the_architecture_cannot_take_is_refused() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
-from edgeport_runtime import Classifier
+from edgeport_runtime import Classifier, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,21 @@ def test_each_target_is_measured_by_its_own_file(tmp_path: Path, processor: Call
     assert stages["runtime int8-avx2"]["passed"]
     assert set(result.measured) == {"fp32", "int8-avx2"}
     assert _variant(result.path, variant="int8") == "int8-avx2"
+
+
+def test_without_vnni_no_variant_with_weights_of_8_bits_runs(tmp_path: Path, processor: Callable[..., None]) -> None:
+    processor("avx2")
+    result = export(ExportConfig(**_DIGITS, output=tmp_path / "bundle", target=("cpu", "arm64")))
+    stages = {stage["stage"]: stage for stage in result.manifest.parity}
+    assert "skipped" in stages["runtime int8"]
+    assert "skipped" in stages["runtime int8-arm64"]
+    for path, variant in (
+        (result.path, "int8"),
+        (result.path, "int8-arm64"),
+        (result.path / "model.int8-arm64.onnx", "auto"),
+    ):
+        with pytest.raises(InputError, match="could saturate on this processor"):
+            Classifier.load(path, variant=variant)
 
 
 def test_preprocessing_in_the_graph_is_made_and_not_run(tmp_path: Path, processor: Callable[..., None]) -> None:

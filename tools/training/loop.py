@@ -29,7 +29,7 @@ class Settings:
 
     Attributes:
         epochs: passes over the images.
-        batch_size: images a step.
+        batch_size: images per step.
         lr: highest learning rate of AdamW (Loshchilov and Hutter 2019).
         weight_decay: of matrices and kernels, not of biases and norms.
         warm_up: part of all steps over which the rate rises linearly; then it falls to 0 as a cosine (Loshchilov and

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["latencies"]
 
 _ROUNDS, _ENOUGH_S = 5, 30.0
-_LEAST_MS = 20.0  # of calls a turn: the median of 15 calls of 40 microseconds was off by 10%
+_LEAST_MS = 20.0  # of calls per turn: the median of 15 calls of 40 microseconds was off by 10%
 _FASTER = 1.05  # what is not at least 5% faster is not told from noise
 
 
@@ -33,8 +33,8 @@ def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]
         how many of its calls fit into one of the first, and ``is_faster``, which is false if that is under 1.05.
     """
     contract = next(iter(classifiers.values())).contract
-    spec, batch = contract.preprocess, contract.batch or 1
-    x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
+    batch = contract.batch or 1
+    x_BCHW = np.zeros((batch, *contract.input_shape), np.float32)
     calls = {name: functools.partial(classifier.outputs, x_BCHW) for name, classifier in classifiers.items()}
     rounds = _ROUNDS if len(calls) > 1 else 1
     times = time_in_turn(calls, rounds=rounds, least_ms=_LEAST_MS, enough_s=_ENOUGH_S)

@@ -7,6 +7,8 @@ import string
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgeport_runtime.loading.choice import stores_weights_only
+
 if TYPE_CHECKING:
     from edgeport_runtime.bundle.manifest import Manifest
 
@@ -82,7 +84,7 @@ def _constants(manifest: Manifest) -> dict[str, object]:
             files[variant.name][variant.data.file] = variant.data.sha256
     return {
         "FILES": files,
-        "UNPACKED": [v.name for v in manifest.variants if (v.quantization or {}).get("scheme") == "weights only"],
+        "UNPACKED": [v.name for v in manifest.variants if stores_weights_only(v.quantization)],
         "TASK": contract.task,
         "LABELS": None if contract.labels is None else list(contract.labels),
         "THRESHOLDS": None if contract.thresholds is None else list(contract.thresholds),

@@ -61,9 +61,7 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
         TraceError: if PyTorch cannot capture the module, or not in that opset.
         ExportError: if the file cannot be written.
     """
-    spec = contract.preprocess
-    batch = contract.batch or _TRACE_BATCH
-    example_BCHW = torch.zeros(batch, spec.num_channels, spec.image_size, spec.image_size)
+    example_BCHW = torch.zeros(contract.batch or _TRACE_BATCH, *contract.input_shape)
     dynamic_shapes = ({0: torch.export.Dim("batch")},) if contract.batch is None else None
     with _quiet(), _without_gc():
         try:

@@ -5,7 +5,7 @@ A range (low, high) is what the 256 levels of an activation are spread over; val
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["METHODS", "Histogram", "Method"]
 
 Method: TypeAlias = Literal["mse", "min-max", "percentile", "entropy"]
-METHODS: tuple[Method, ...] = ("mse", "min-max", "percentile", "entropy")
+METHODS: tuple[Method, ...] = get_args(Method)
 
 _NUM_BINS = 4096
 _NUM_LEVELS = 256

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Observations", "observe", "run_with"]
 
 _BATCH = 2  # every activation of a batch is in memory at once
-_MAX_SAMPLES = 2**13  # of a tensor an image: histograms of more values look the same
+_MAX_SAMPLES = 2**13  # of each tensor per image: histograms of more values look the same
 _MAX_INPUTS = 4608  # of a layer whose second moments are kept: 81 MB for the largest
 _ROWS_PER_INPUT = 2
 _NUM_GATHERED = 256  # rows before a product: of a few rows it costs as much

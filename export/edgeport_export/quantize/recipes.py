@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 from edgeport_runtime.errors import InputError
 
@@ -20,8 +20,8 @@ Target: TypeAlias = Literal["cpu", "cpu-avx2", "arm64", "openvino"]
 Scheme: TypeAlias = Literal["static", "dynamic"]
 Family: TypeAlias = Literal["convolutional", "saturating", "transformer"]
 
-TARGETS: tuple[Target, ...] = ("cpu", "cpu-avx2", "arm64", "openvino")
-SCHEMES: tuple[Scheme, ...] = ("static", "dynamic")
+TARGETS: tuple[Target, ...] = get_args(Target)
+SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -22,7 +22,7 @@ _MIN_VALUES = 1024  # smaller weights are not worth a node
 
 
 class WeightQuantizer:
-    """A float model from which the weights of any choice of its layers can be quantized, symmetric and an output each.
+    """A float model from which the weights of any choice of its layers can be quantized: symmetric, a scale per output.
 
     Args:
         model: float, with its weights inside.

@@ -18,12 +18,13 @@ from edgeport_runtime.pixels.preprocess import PreprocessSpec
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from edgeport_export.config import ExportConfig
+    from edgeport_export.config import ExportConfig, GraphOptions, InputOptions
 
 __all__ = [
     "ARCHITECTURE",
     "CHECKPOINT",
     "COMMAND_LINE",
+    "CONTRACT_OPTIONS",
     "INPUT_FIELDS",
     "LABELS_FILE",
     "OPTIONS",
@@ -44,6 +45,8 @@ LABELS_FILE = "labels"  # the file given on the command line, as it tells the nu
 Told: TypeAlias = "Mapping[str, Mapping[str, Any]]"
 
 INPUT_FIELDS = tuple(field.name for field in fields(PreprocessSpec))
+CONTRACT_OPTIONS = ("task", "threshold", *INPUT_FIELDS, "num_classes", "labels")
+"""The options that make the contract."""
 
 
 class Value(NamedTuple):
@@ -94,14 +97,14 @@ def resolve(told: Told) -> dict[str, Value]:
     return values
 
 
-def resolve_preprocess(default: PreprocessSpec, config: ExportConfig) -> PreprocessSpec:
+def resolve_preprocess(default: PreprocessSpec, options: InputOptions) -> PreprocessSpec:
     """An input contract with the user's options put in, where no weights take part.
 
     Raises:
         InputError: if they contradict each other.
     """
-    told = {ARCHITECTURE: tell_architecture(default), COMMAND_LINE: tell_command_line(config)}
-    return preprocess_of(resolve(told))
+    given = {name: value for name, value in options._asdict().items() if value is not None}
+    return preprocess_of(resolve({ARCHITECTURE: tell_architecture(default), COMMAND_LINE: given}))
 
 
 def preprocess_of(values: Mapping[str, Value]) -> PreprocessSpec:
@@ -113,7 +116,7 @@ def preprocess_of(values: Mapping[str, Value]) -> PreprocessSpec:
     return PreprocessSpec(**{name: values[name].value for name in INPUT_FIELDS})
 
 
-def contract_of(values: Mapping[str, Value], config: ExportConfig) -> Contract:
+def contract_of(values: Mapping[str, Value], options: GraphOptions) -> Contract:
     """The contract: input, task, classes and labels, with the graph's output and batch as asked for.
 
     Raises:
@@ -124,8 +127,8 @@ def contract_of(values: Mapping[str, Value], config: ExportConfig) -> Contract:
         num_classes=values["num_classes"].value,
         labels=values["labels"].value if "labels" in values else None,
         thresholds=values["threshold"].value if "threshold" in values else None,
-        output="probabilities" if config.activation == "in-graph" else "logits",
-        batch=config.batch,
+        output="probabilities" if options.activation == "in-graph" else "logits",
+        batch=options.batch,
         preprocess=preprocess_of(values),
     )
 

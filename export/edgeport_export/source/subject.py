@@ -16,7 +16,7 @@ from edgeport_export.source.resolve import (
     ARCHITECTURE,
     CHECKPOINT,
     COMMAND_LINE,
-    INPUT_FIELDS,
+    CONTRACT_OPTIONS,
     LABELS_FILE,
     Value,
     contract_of,
@@ -90,14 +90,27 @@ def check_options(config: ExportConfig) -> None:
     name = config.architecture or ""
     if user_module.is_reference(name):
         _check_own(config)
-        resolve_preprocess(_OWN_INPUT, config)
+        resolve_preprocess(_OWN_INPUT, config.input_options)
     else:
         spec = find_spec(name)
         try:
             spec.check_options(config.options)
         except ValueError as error:
             raise InputError(f"{spec.name}: {error}") from None
-        resolve_preprocess(spec.preprocess, config)
+        _check_input(spec.preprocess, config)
+
+
+def _check_input(default: PreprocessSpec, config: ExportConfig) -> None:
+    """Raise InputError if the input's options contradict each other, whatever files beside the weights may tell."""
+    others = () if config.weights is None else (_OWN_INPUT, replace(_OWN_INPUT, color="grey", mean=(0.0,), std=(1.0,)))
+    errors = []
+    for possible in (default, *others):
+        try:
+            resolve_preprocess(possible, config.input_options)
+            return
+        except InputError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subject:
@@ -135,7 +148,7 @@ def _check_own(config: ExportConfig) -> None:
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
     _check_own(config)
-    resolve_preprocess(_OWN_INPUT, config)  # before anything is read
+    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
     name = config.architecture or type(module).__name__
     command_line = tell_command_line(config)
     if config.labels is not None:
@@ -152,7 +165,7 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
     else:
         weights["sha256"] = user_module.state_digest(module)
     defaults = tell_architecture(_OWN_INPUT)
-    preprocess = resolve_preprocess(_OWN_INPUT, config)
+    preprocess = resolve_preprocess(_OWN_INPUT, config.input_options)
     num_outputs = user_module.num_outputs_of(
         module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     )
@@ -163,7 +176,7 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
         raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
     values = resolve({ARCHITECTURE: defaults, COMMAND_LINE: command_line})
     contract = _contract(values, config)
-    sources = sources_of(values, *INPUT_FIELDS)
+    sources = sources_of(values, *CONTRACT_OPTIONS)
     return _subject(module, contract, name=name, source=_OWN, weights=weights, sources=sources, options={})
 
 
@@ -180,10 +193,11 @@ def _named(config: ExportConfig) -> Subject:
         with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
             torch.manual_seed(config.seed)
             module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size, **options)
+            if checkpoint is None:  # dropout draws as well
+                init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
     if checkpoint is None:
-        init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
         notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
@@ -194,7 +208,7 @@ def _named(config: ExportConfig) -> Subject:
         name=spec.name,
         source=spec.source,
         weights=weights,
-        sources=sources_of(values, "task", *INPUT_FIELDS, "num_classes", "labels", *OPTIONS),
+        sources=sources_of(values, *CONTRACT_OPTIONS, *OPTIONS),
         options=options,
     )
 
@@ -223,7 +237,7 @@ def _contract(values: dict[str, Value], config: ExportConfig) -> Contract:
     num_classes, labels = values["num_classes"].value, values.get("labels")
     if labels is not None and len(labels.value) != num_classes:
         raise ExportError(f"{config.labels} holds {len(labels.value)} labels, but the model has {num_classes} classes")
-    return contract_of(values, config)
+    return contract_of(values, config.graph_options)
 
 
 def _check_binary(config: ExportConfig, rows: int | None) -> None:

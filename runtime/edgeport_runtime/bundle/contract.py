@@ -73,6 +73,12 @@ class Contract:
         """K: length of the graph's output for one image."""
         return 1 if self.task == "binary" else self.num_classes
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """C, H, W of the input of one image."""
+        side = self.preprocess.image_size
+        return self.preprocess.num_channels, side, side
+
     def label(self, index: int) -> str:
         """Name of a class, its number where names are not known."""
         return str(index) if self.labels is None else self.labels[index]

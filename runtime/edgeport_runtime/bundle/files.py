@@ -9,7 +9,7 @@ from edgeport_runtime.errors import ManifestError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["bundle_file", "sha256_of"]
+__all__ = ["bundle_file", "checked_file", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -34,4 +34,16 @@ def bundle_file(bundle: Path, name: str) -> Path:
         raise ManifestError(f"{name} is a link that leads out of the bundle")
     if not path.is_file():
         raise ManifestError(f"{bundle} lacks the file {name}, which its manifest lists; copy the whole folder again")
+    return path
+
+
+def checked_file(bundle: Path, name: str, sha256: str) -> Path:
+    """The path of one of the bundle's files, whose content is the one that was exported.
+
+    Raises:
+        ManifestError: as :func:`bundle_file`, and if the file's digest is another.
+    """
+    path = bundle_file(bundle, name)
+    if sha256_of(path) != sha256:
+        raise ManifestError(f"{name} is not the file that was exported (its SHA-256 differs); copy the bundle again")
     return path

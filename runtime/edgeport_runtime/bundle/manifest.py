@@ -19,7 +19,7 @@ from edgeport_runtime.bundle.schema import (
     expect_string,
     fail,
 )
-from edgeport_runtime.errors import ManifestError
+from edgeport_runtime.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
     import os
@@ -222,6 +222,17 @@ class Manifest:
     golden: Golden
     parity: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
+
+    def variant(self, name: str) -> Variant:
+        """The variant of that very name.
+
+        Raises:
+            InputError: naming those that the bundle has, if it is none of them.
+        """
+        for variant in self.variants:
+            if variant.name == name:
+                return variant
+        raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in self.variants)}")
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

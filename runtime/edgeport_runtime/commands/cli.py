@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -48,8 +49,8 @@ def _predict(args: argparse.Namespace) -> int:
                     print_predictions(str(image), predictions, classifier.contract)
             if is_counted:
                 _show_count(len(results), len(images))
-        if not args.json and classifier.variant is not None:
-            print(f"by {classifier.variant.name} on {classifier.device}")
+        if not args.json and any("predictions" in result for result in results):
+            _print_what_ran(classifier)
     if args.json:
         _print_json(results)
     return ERROR if any("error" in result for result in results) else DONE
@@ -89,8 +90,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
         else:
             print_evaluation(result, classifier.contract)
-            if classifier.variant is not None:
-                print(f"by {classifier.variant.name} on {classifier.device}")
+            _print_what_ran(classifier)
     return DONE
 
 
@@ -199,9 +199,9 @@ def _bench(args: argparse.Namespace) -> int:
 
 
 def _contender(entry: dict[str, Any]) -> str:
-    threads = entry["threads"]
-    count = "" if threads is None else f", {threads} thread{'' if threads == 1 else 's'}"
-    return f"{entry['variant']} on {entry['device']}{count}"
+    from edgeport_runtime.loading.cache import Tuned
+
+    return str(Tuned(variant=entry["variant"], device=entry["device"], threads=entry["threads"]))
 
 
 def _web(args: argparse.Namespace) -> int:
@@ -211,7 +211,8 @@ def _web(args: argparse.Namespace) -> int:
 
     output = Path(args.output)
     size = make_site(Path(args.bundle), output, variant=args.variant, engine=Path(args.onnxruntime_web))
-    print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {output}")
+    served = shlex.quote(str(output))
+    print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {served}")
     return DONE
 
 
@@ -225,6 +226,11 @@ def _doctor(args: argparse.Namespace) -> int:
     else:
         print_diagnosis(diagnosis)
     return ERROR if diagnosis["problems"] else DONE
+
+
+def _print_what_ran(classifier: Classifier) -> None:
+    if classifier.variant is not None:
+        print(f"by {classifier.variant.name} on {classifier.device}")
 
 
 def _variant_name(classifier: Classifier) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -28,6 +29,8 @@ def run_command(body: Callable[[], int]) -> int:
         The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a label or a path that its encoding does not have
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
     try:

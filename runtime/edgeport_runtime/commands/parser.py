@@ -7,7 +7,7 @@ import argparse
 __all__ = ["make_parser"]
 
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
-_BENCH = "Time the variants on devices of this machine, in turn, with their memory and their time to start."
+_BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
 _WEB = "Write a static page that runs a bundle in the browser."
 _DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
@@ -26,7 +26,8 @@ def make_parser() -> argparse.ArgumentParser:
             "--variant",
             default="auto",
             metavar="NAME",
-            help="Variant to run. Default: the fastest one measured here, otherwise fp32.",
+            help="Variant to run; int8 stands for the int8 variant for the device. Default: the fastest one that was "
+            "measured, otherwise fp32.",
         )
         sub.add_argument(
             "--device",
@@ -89,7 +90,10 @@ def _add_machine_commands(commands: argparse._SubParsersAction[argparse.Argument
 
 
 def _positive(text: str) -> int:
-    value = int(text)
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
     if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value

@@ -31,10 +31,13 @@ _NUM_CONFUSIONS = 5
 def describe_input(contract: Contract) -> str:
     """How an image becomes the network's input, in a line."""
     spec = contract.preprocess
-    resize = {"shorter": "shorter side to", "exact": "both sides to", "none": "none, must be"}[spec.resize]
+    resize = {
+        "shorter": f"resize shorter side to {spec.resize_size} ({spec.interpolation})",
+        "exact": f"resize both sides to {spec.resize_size} ({spec.interpolation})",
+        "none": "no resize: images must have this size",
+    }[spec.resize]
     return (
-        f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; "
-        f"resize {resize} {spec.resize_size} ({spec.interpolation}), "
+        f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; {resize}, "
         f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
     )
 

@@ -8,9 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from edgeport_runtime.bundle.files import bundle_file, sha256_of
+from edgeport_runtime.bundle.files import checked_file, sha256_of
 from edgeport_runtime.bundle.manifest import Manifest, Variant, load_manifest
-from edgeport_runtime.errors import InputError, ManifestError
+from edgeport_runtime.errors import InputError
 
 __all__ = ["make_site"]
 
@@ -46,10 +46,7 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
         OSError: if the folder cannot be written; then nothing is left of it.
     """
     manifest = load_manifest(bundle)
-    chosen = next((known for known in manifest.variants if known.name == variant), None)
-    if chosen is None:
-        raise InputError(f"unknown variant {variant!r}; this bundle has {', '.join(v.name for v in manifest.variants)}")
-    model = _model(bundle, chosen)
+    model = _model(bundle, manifest.variant(variant))
     dist = engine / "dist" if (engine / "dist").is_dir() else engine
     missing = [name for name in _ENGINE if not (dist / name).is_file()]
     if missing:
@@ -100,7 +97,4 @@ def _model(bundle: Path, variant: Variant) -> Path:
         )
     if variant.data is not None:
         raise InputError(f"variant {variant.name} is larger than 2 GB, which browsers cannot load")
-    model = bundle_file(bundle, variant.in_graph.file)
-    if sha256_of(model) != variant.in_graph.sha256:
-        raise ManifestError(f"{variant.in_graph.file} is not the file that was exported; copy the bundle again")
-    return model
+    return checked_file(bundle, variant.in_graph.file, variant.in_graph.sha256)

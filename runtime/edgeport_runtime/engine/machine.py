@@ -113,7 +113,7 @@ def _read(path: Path) -> str | None:
 
 
 def _cpu_name() -> str:
-    parts: list[str] = []  # ARM has numbers in the place of a name, and kinds of cores that differ
+    parts: list[str] = []  # ARM has numbers instead of a name, and kinds of cores that differ
     for line in (_read(_CPUINFO) or "").splitlines():
         name, _, value = (text.strip() for text in line.partition(":"))
         if name == "model name":

@@ -18,7 +18,7 @@ _SWITCH = "ORT_DISABLE_TELEMETRY"
 _MEANS_OFF = ("1", "true", "yes", "on", "y")
 _FIRST_WITH_TELEMETRY = (1, 29)
 
-# Of an ONNX Runtime that is there already nothing can be turned off any more.
+# An ONNX Runtime that has been imported already can no longer be told.
 _IS_LATE = "onnxruntime" in sys.modules and _SWITCH not in os.environ
 os.environ.setdefault(_SWITCH, "1")  # what the user set stands
 

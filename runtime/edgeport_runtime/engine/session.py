@@ -125,8 +125,8 @@ def _make_session(path: Path, provider: Provider, settings: SessionSettings) -> 
     # A provider whose libraries do not load is left out with a warning only.
     if provider.ort_name not in session.get_providers():
         raise DeviceError(
-            f"device {provider.device!r} was ignored by ONNX Runtime {ort.__version__}: {provider.ort_name} does not "
-            f"load here; {provider.install}"
+            f"ONNX Runtime {ort.__version__} ignores the device {provider.device!r}: {provider.ort_name} does not load "
+            f"here; {provider.install}"
         )
     return session
 

@@ -53,6 +53,11 @@ class Tuned:
     device: str
     threads: int | None
 
+    def __str__(self) -> str:
+        """For a person, such as ``int8 on cpu, 2 threads``."""
+        threads = "" if self.threads is None else f", {self.threads} thread{'' if self.threads == 1 else 's'}"
+        return f"{self.variant} on {self.device}{threads}"
+
 
 def cache_folder() -> Path:
     """``EDGEPORT_CACHE``, or the user's cache folder. It may vanish."""

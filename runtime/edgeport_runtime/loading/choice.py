@@ -27,11 +27,13 @@ __all__ = [
     "is_dynamic",
     "read_json",
     "saturates",
+    "stores_weights_only",
 ]
 
 MEASUREMENTS_NAME = "measurements.json"
 _MAX_JSON_BYTES = 2**20
 _OPENVINO = "int8-openvino"
+_WITH_7_BITS = "cpu-avx2"  # the target whose weights are small enough for sums in 16 bits
 
 
 class Choice(NamedTuple):
@@ -55,11 +57,10 @@ def choose_variant(manifest: Manifest, name: str, *, bundle: Path, provider: Pro
     Raises:
         InputError: if there is no such variant, or its int8 arithmetic could saturate on this processor.
     """
-    variants = {variant.name: variant for variant in manifest.variants}
     if name == "auto":
-        return _automatic(variants, bundle, provider)
+        return _automatic({variant.name: variant for variant in manifest.variants}, bundle, provider)
     if name == "int8":
-        return _best_int8(variants, provider)
+        return _best_int8(manifest, provider)
     return exact_variant(manifest, name, provider=provider)
 
 
@@ -69,16 +70,19 @@ def exact_variant(manifest: Manifest, name: str, *, provider: Provider) -> Choic
     Raises:
         InputError: as :func:`choose_variant`.
     """
-    variants = {variant.name: variant for variant in manifest.variants}
-    if name not in variants:
-        raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(variants)}")
-    check_saturation(variants[name].quantization, provider, name=f"variant {name!r}")
-    return Choice(variants[name], "requested")
+    variant = manifest.variant(name)
+    check_saturation(variant.quantization, provider, name=f"variant {name!r}")
+    return Choice(variant, "requested")
 
 
 def is_dynamic(quantization: Mapping[str, Any] | None) -> bool:
     """True if the ranges of values are taken from each call's input, and so from all of its images together."""
     return (quantization or {}).get("scheme") == "dynamic"
+
+
+def stores_weights_only(quantization: Mapping[str, Any] | None) -> bool:
+    """True if weights are stored in int8 and everything is computed in float."""
+    return (quantization or {}).get("scheme") == "weights only"
 
 
 def saturates(quantization: Mapping[str, Any] | None, provider: Provider) -> bool:
@@ -88,7 +92,8 @@ def saturates(quantization: Mapping[str, Any] | None, provider: Provider) -> boo
         quantization: as the manifest and the model's metadata describe it; None for float models.
         provider: what the variant is to run on.
     """
-    if provider.ort_name != CPU.ort_name or (quantization or {}).get("target") not in ("cpu", "openvino"):
+    target = (quantization or {}).get("target")
+    if provider.ort_name != CPU.ort_name or target is None or target == _WITH_7_BITS:
         return False
     return adds_in_16_bits()
 
@@ -102,7 +107,8 @@ def check_saturation(quantization: Mapping[str, Any] | None, provider: Provider,
         )
 
 
-def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
+def _best_int8(manifest: Manifest, provider: Provider) -> Choice:
+    variants = {variant.name: variant for variant in manifest.variants}
     if provider.ort_name == "OpenVINOExecutionProvider":
         order = [_OPENVINO, "int8"]
     elif provider.ort_name == CPU.ort_name and not is_x86():
@@ -114,9 +120,7 @@ def _best_int8(variants: dict[str, Variant], provider: Provider) -> Choice:
     for name in present:
         if not saturates(variants[name].quantization, provider):
             return Choice(variants[name], f"the int8 variant for {provider.device} here")
-    if present:
-        check_saturation(variants[present[0]].quantization, provider, name=f"variant {present[0]!r}")
-    raise InputError(f"unknown variant 'int8'; this bundle has {', '.join(variants)}")
+    return exact_variant(manifest, next(iter(present), "int8"), provider=provider)  # raises: it says what is wrong
 
 
 def _automatic(variants: dict[str, Variant], bundle: Path, provider: Provider) -> Choice:

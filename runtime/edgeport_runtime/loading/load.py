@@ -10,17 +10,24 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.bundle.contract import Contract
-from edgeport_runtime.bundle.files import bundle_file, sha256_of
+from edgeport_runtime.bundle.files import bundle_file, checked_file
 from edgeport_runtime.bundle.manifest import CONTRACT_KEY, QUANTIZATION_KEY, Manifest, Variant, load_manifest
 from edgeport_runtime.bundle.schema import expect_object
 from edgeport_runtime.engine.providers import CPU, PROVIDERS, select_device, unusable
 from edgeport_runtime.engine.session import Session
 from edgeport_runtime.errors import DeviceError, InputError, ManifestError, SessionError
 from edgeport_runtime.loading.cache import find_prepared, find_tuned
-from edgeport_runtime.loading.choice import check_saturation, choose_variant, exact_variant, is_dynamic, saturates
+from edgeport_runtime.loading.choice import (
+    check_saturation,
+    choose_variant,
+    exact_variant,
+    is_dynamic,
+    saturates,
+    stores_weights_only,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     from edgeport_runtime.engine.providers import Provider
@@ -75,7 +82,7 @@ def load_model(
             raise
         # What `auto` chose is listed and does not load, as CUDA without its libraries.
         model = load(path, CPU.device, variant, settings)
-        return model._replace(reasons=(f"the choice did not load: {error}", *model.reasons))
+        return model._replace(reasons=(f"the device chosen first did not load: {error}", *model.reasons))
 
 
 def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings, *, is_exact: bool) -> LoadedModel:
@@ -111,7 +118,7 @@ def _load_file(path: Path, device: str, variant: str, settings: SessionSettings)
     _check_graph(session, contract)
     quantization = _embedded(session, QUANTIZATION_KEY) if QUANTIZATION_KEY in session.metadata else None
     check_saturation(quantization, provider, name=str(path))
-    if _stores_weights_only(quantization):
+    if stores_weights_only(quantization):
         session = reopen(replace(settings, unpack_weights=True))  # only the open file could tell
     return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization))
 
@@ -120,14 +127,10 @@ def settings_of(variant: Variant, contract: Contract, settings: SessionSettings)
     """The settings with what the variant needs and allows."""
     return replace(
         settings,
-        unpack_weights=_stores_weights_only(variant.quantization),
+        unpack_weights=stores_weights_only(variant.quantization),
         keeps_float32=variant.precision.endswith("float32"),
         is_replayed=contract.batch is not None and variant.precision in ("float32", "float16"),
     )
-
-
-def _stores_weights_only(quantization: Mapping[str, Any] | None) -> bool:
-    return (quantization or {}).get("scheme") == "weights only"
 
 
 def _select(
@@ -170,10 +173,7 @@ def check_digests(bundle: Path, variant: Variant) -> None:
     if variant.data is not None:
         expected[variant.data.file] = variant.data.sha256
     for name, sha256 in expected.items():
-        if sha256_of(bundle_file(bundle, name)) != sha256:
-            raise ManifestError(
-                f"{name} is not the file that was exported (its SHA-256 differs); copy the bundle again"
-            )
+        checked_file(bundle, name, sha256)
 
 
 def _embedded(session: Session, key: str) -> dict[str, Any]:
@@ -188,12 +188,11 @@ def _embedded(session: Session, key: str) -> dict[str, Any]:
 
 
 def _check_graph(session: Session, contract: Contract) -> None:
-    spec = contract.preprocess
     if len(session.input_shape) == 3:
         raise ManifestError(
             f"{session.path} takes pixels, for places without EdgePort; give the bundle, or the file without 'in-graph'"
         )
-    wanted = [spec.num_channels, spec.image_size, spec.image_size]
+    wanted = list(contract.input_shape)
     is_batch_right = (
         isinstance(next(iter(session.input_shape), None), str)
         if contract.batch is None

@@ -72,7 +72,7 @@ def top_k(scores_BK: NDArray[Any], k: int) -> NDArray[np.int64]:
 
 
 def relative_l2(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> NDArray[np.float64]:
-    """||logits - reference|| / ||reference|| a sample; infinite where either is not finite or the norm is 0.
+    """||logits - reference|| / ||reference|| per sample; infinite where either is not finite or the norm is 0.
 
     Of a single logit (K = 1), which may be as near to 0 as it likes, the norm is the root mean square over the samples.
     """

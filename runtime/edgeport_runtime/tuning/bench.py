@@ -54,12 +54,9 @@ def bench(
         InputError: if a variant is unknown, or none can be run.
     """
     manifest = load_manifest(bundle)
-    known = [variant.name for variant in manifest.variants]
-    for name in variants or ():
-        if name not in known:
-            raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(known)}")
+    chosen = [manifest.variant(name) for name in variants] if variants else manifest.variants
     excluded: dict[str, str] = {}
-    loaded = _load(bundle, variants or known, devices, excluded)
+    loaded = _load(bundle, [variant.name for variant in chosen], devices, excluded)
     rows: list[dict[str, Any]] = []
     for batch in [manifest.contract.batch] if manifest.contract.batch else batches:
         rows += _rows(loaded, batch, rounds, on_progress)
@@ -93,8 +90,7 @@ def _load(
 def _rows(
     loaded: dict[str, Classifier], batch: int, rounds: int, on_progress: Callable[[int, int], None] | None
 ) -> list[dict[str, Any]]:
-    spec = next(iter(loaded.values())).contract.preprocess
-    x_BCHW = np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
+    x_BCHW = np.zeros((batch, *next(iter(loaded.values())).contract.input_shape), np.float32)
     calls = {name: functools.partial(classifier.outputs, x_BCHW) for name, classifier in loaded.items()}
     times = time_in_turn(calls, rounds=rounds, on_progress=on_progress)
     first = statistics.median(next(iter(times.values())))

@@ -49,8 +49,7 @@ def _main(bundle: str, variant: str, device: str, batch: str, low_memory: str) -
     with Classifier.load_exactly(
         Path(bundle), variant=variant, device=device, spin=False, low_memory=is_low
     ) as classifier:
-        spec = classifier.contract.preprocess
-        classifier.outputs(np.zeros((int(batch), spec.num_channels, spec.image_size, spec.image_size), np.float32))
+        classifier.outputs(np.zeros((int(batch), *classifier.contract.input_shape), np.float32))
         told = {"done": time.time(), "peak_bytes": peak_memory_bytes(), "private_bytes": private_memory_bytes()}
         json.dump(told, sys.stdout)
 

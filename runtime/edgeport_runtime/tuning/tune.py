@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import statistics
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.bundle.manifest import Manifest
 
 __all__ = ["tune"]
@@ -65,7 +65,7 @@ def tune(
     manifest = load_manifest(bundle)
     excluded: dict[str, str] = {}
     batch = manifest.contract.batch or batch
-    contest = _Contest(_blank_input(manifest.contract, batch))
+    contest = _Contest(np.zeros((batch, *manifest.contract.input_shape), np.float32))
     candidates = _candidates(manifest, excluded)
     try:
         for done, tuned in enumerate(candidates):
@@ -83,8 +83,8 @@ def tune(
     order = sorted(contest.latencies_ms, key=lambda tuned: contest.latencies_ms[tuned])
     findings = {
         "batch": batch,
-        "winner": _fields(order[0]),
-        "contenders": [{**_fields(tuned), "latency_ms": round(contest.latencies_ms[tuned], 4)} for tuned in order],
+        "winner": asdict(order[0]),
+        "contenders": [{**asdict(tuned), "latency_ms": round(contest.latencies_ms[tuned], 4)} for tuned in order],
         "excluded": excluded,
         "prepared": None,
         "machine": describe_machine(),
@@ -108,14 +108,14 @@ class _Contest:
     def enter(self, tuned: Tuned, classifier: Classifier) -> None:
         """Time a challenger in turn with the fastest, and keep the faster of the two; the other is closed."""
         entrants = [(tuned, classifier)] if self._best is None else [self._best, (tuned, classifier)]
-        calls = {_name(name): functools.partial(one.outputs, self._x_BCHW) for name, one in entrants}
+        calls = {str(name): functools.partial(one.outputs, self._x_BCHW) for name, one in entrants}
         times = time_in_turn(calls, rounds=_ROUNDS)
-        median_ms = statistics.median(times[_name(tuned)])
+        median_ms = statistics.median(times[str(tuned)])
         if self._best is None:
             self._best, self.latencies_ms[tuned] = (tuned, classifier), median_ms
             return
         best, loser = self._best[0], classifier
-        ratio = median_ms / statistics.median(times[_name(best)])
+        ratio = median_ms / statistics.median(times[str(best)])
         self.latencies_ms[tuned] = ratio * self.latencies_ms[best]
         if ratio < 1:
             loser, self._best = self._best[1], (tuned, classifier)
@@ -125,11 +125,6 @@ class _Contest:
         """Free the fastest."""
         if self._best is not None:
             self._best[1].close()
-
-
-def _blank_input(contract: Contract, batch: int) -> NDArray[np.float32]:
-    spec = contract.preprocess
-    return np.zeros((batch, spec.num_channels, spec.image_size, spec.image_size), np.float32)
 
 
 def _candidates(manifest: Manifest, excluded: dict[str, str]) -> list[Tuned]:
@@ -157,7 +152,7 @@ def _load(bundle: Path, tuned: Tuned, excluded: dict[str, str]) -> Classifier | 
     except ManifestError:
         raise
     except EdgeportError as error:
-        excluded[_name(tuned)] = str(error)
+        excluded[str(tuned)] = str(error)
         return None
     return classifier
 
@@ -166,15 +161,6 @@ def _thread_counts() -> list[int | None]:
     """Powers of two, and all processors."""
     allowed = available_cpus()
     return sorted({allowed, *(2**i for i in range(allowed.bit_length()) if 2**i < allowed)})
-
-
-def _fields(tuned: Tuned) -> dict[str, Any]:
-    return {"variant": tuned.variant, "device": tuned.device, "threads": tuned.threads}
-
-
-def _name(tuned: Tuned) -> str:
-    threads = "" if tuned.threads is None else f", {tuned.threads} thread{'' if tuned.threads == 1 else 's'}"
-    return f"{tuned.variant} on {tuned.device}{threads}"
 
 
 def _remember(bundle: Path, findings: dict[str, Any]) -> Path | None:
@@ -203,7 +189,7 @@ def _prepare(bundle: Path, winner: dict[str, Any], target: Path) -> dict[str, An
     if winner["device"] != CPU.device:
         return None
     manifest = load_manifest(bundle)
-    variant = next(known for known in manifest.variants if known.name == winner["variant"])
+    variant = manifest.variant(winner["variant"])
     try:
         return prepare(
             bundle,

@@ -55,6 +55,12 @@ def _googlenet(path: Path) -> torch.nn.Module:
     return module
 
 
+def test_random_weights_of_a_network_with_dropout_leave_the_callers_random_numbers(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    find_subject(ExportConfig(architecture="googlenet", image_size=32, output=tmp_path / "bundle"))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 @pytest.mark.slow
 def test_transform_input_is_torchvisions(tmp_path: Path) -> None:
     path = tmp_path / "googlenet.safetensors"

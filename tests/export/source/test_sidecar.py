@@ -184,9 +184,10 @@ def test_summing_channels_is_said_and_needs_its_options(weights: Path) -> None:
 def test_problem_type_is_the_task(weights: Path) -> None:
     subject = _resolve(weights, config={"problem_type": "multi_label_classification"})
     assert (subject.contract.task, subject.contract.thresholds) == ("multilabel", (0.5,))
-    assert subject.sources["task"] == "config.json"
+    assert (subject.sources["task"], subject.sources["threshold"]) == ("config.json", "architecture default")
     single = _resolve(weights, config={"problem_type": "single_label_classification"})
     assert single.contract.task == "multiclass"
+    assert "threshold" not in single.sources
     with pytest.raises(WeightsError, match=r"problem_type is 'regression'; only single_label_classification, multi"):
         _resolve(weights, config={"problem_type": "regression"})
     overridden = _resolve(weights, config={"problem_type": "regression"}, task="multiclass")

@@ -144,6 +144,9 @@ def test_module_in_python_is_left_as_it_was(tmp_path: Path) -> None:
     result = export(module, config)
     assert result.manifest.architecture["name"] == "Sequential"
     assert result.manifest.contract.thresholds == (0.3,)
+    sources = result.manifest.provenance["sources"]
+    assert {sources[name] for name in ("task", "threshold", "image_size", "color")} == {"command line"}
+    assert {sources[name] for name in ("num_classes", "resize", "scale")} == {"architecture default"}
     assert module.training
     assert all(parameter.requires_grad for parameter in module.parameters())
     for key, value in module.state_dict().items():

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from edgeport_export.cli import main as export_main
 from edgeport_runtime import Classifier
 from edgeport_runtime.commands.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edgeport_export import ExportResult
 
@@ -199,6 +201,21 @@ def test_wrong_usage_has_status_2(argv: list[str], capsys: pytest.CaptureFixture
     assert "error: " in captured.err
 
 
+def test_where_nothing_was_predicted_no_model_is_named(
+    lenet5: ExportResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = _run(capsys, "predict", lenet5.path, tmp_path / "absent.png")
+    assert (status, out) == (1, "")
+    assert err == f"error: {tmp_path / 'absent.png'}: No such file or directory\n"
+
+
+@pytest.mark.parametrize("value", ["0", "many", "1.5"])
+def test_a_count_that_is_none_is_told_as_that(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["predict", "bundle", "x.png", "--top-k", value])
+    assert f"argument --top-k: {value!r} is not a whole number of at least 1\n" in capsys.readouterr().err
+
+
 def test_image_of_too_many_pixels_is_one_line(lenet5: ExportResult, tmp_path: Path) -> None:
     # Pillow itself warns of such images; a process of its own shows what a user sees.
     path = tmp_path / "large.png"
@@ -218,3 +235,23 @@ def test_reader_that_goes_away_is_no_traceback(lenet5: ExportResult, images: lis
     process.stdout.close()
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 1
+
+
+def test_a_name_that_the_terminal_cannot_show_is_escaped(
+    lenet5: ExportResult, images: list[Path], tmp_path: Path
+) -> None:
+    names = [tmp_path / "B\xe4r \u732b.png", Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))]
+    for name in names:
+        name.write_bytes(images[0].read_bytes())
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    for command in ([*COMMAND, "predict", lenet5.path], [sys.executable, lenet5.path / "infer.py"]):
+        done = subprocess.run([*command, *names], capture_output=True, text=True, check=False, env=environment)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "B\\xe4r \\u732b.png" in done.stdout
+        assert "\\udcff.png" in done.stdout
+
+
+def test_what_is_printed_tells_that_images_are_not_resized(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--resize", "none", "--quantize", "none"]
+    assert export_main(["lenet5", *options, "-o", str(tmp_path / "bundle")]) == 0
+    assert "grey 32x32, batch any; no resize: images must have this size, scale unit" in capsys.readouterr().out

@@ -81,7 +81,7 @@ static uint8_t *read_pixels(const char *path, long *width, long *height) {
 }
 
 /* ONNX Runtime collects usage data unless told not to. It writes to your cache folder as soon as there is an environment,
-   so that the API's switch alone comes too late. If you set the variable, that stands. */
+   so that the API's switch alone comes too late. A value that you set is kept. */
 static OrtEnv *quiet_environment(void) {
     const int is_chosen = getenv("ORT_DISABLE_TELEMETRY") != NULL;
     OrtEnv *env;

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-# ONNX Runtime collects usage data unless this is set before its first import; what you set stands.
+# ONNX Runtime collects usage data unless this is set before its first import. A value of your own is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # BEGIN CONSTANTS
@@ -33,7 +33,7 @@ FILES = {"fp32": {"model.fp32.onnx": ""}}
 UNPACKED = []  # variants whose weights are stored in int8 and turned into floats once, when they are loaded
 TASK = "multiclass"  # "multiclass": one of the classes; "binary": the second of two, or not; "multilabel": any of them
 LABELS = ["zero", "one"]  # None: not known
-THRESHOLDS = None  # probability from which on a class is decided; None for multiclass
+THRESHOLDS = None  # a class is decided if its probability is at least this; None for multiclass
 OUTPUT = "logits"  # what the graph gives: "logits" or "probabilities"
 BATCH = None  # images the graph takes at once; None: any number
 COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"
@@ -192,6 +192,7 @@ def main():
     parser.add_argument("--top-k", type=int, default=5, metavar="K")
     parser.add_argument("--json", action="store_true", help="Print one JSON document.")
     args = parser.parse_args()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a label or a path that its encoding does not have
     if args.top_k < 1:
         parser.error("--top-k must be at least 1")
     session = load(args.variant)
