@@ -11,6 +11,7 @@ from torch import nn
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
 from edgeport_export.source import user_module
 from edgeport_export.source.labels import read_labels
+from edgeport_export.source.own_weights import fill_own
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
@@ -28,7 +29,7 @@ from edgeport_export.source.resolve import (
 )
 from edgeport_export.source.sidecar import check_labels, tell_files, weights_entry
 from edgeport_models.tasks import activation
-from edgeport_models.weights import find_weights, init_random, load_checkpoint, read_checkpoint
+from edgeport_models.weights import init_random, read_checkpoint
 from edgeport_runtime.errors import ExportError, InputError, WeightsError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
@@ -141,16 +142,7 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
     if config.labels is not None:
         command_line["labels"] = read_labels(config.labels)
     module = user_module.private_copy(module)
-    weights: dict[str, Any] = {"source": "module"}
-    if config.weights is not None:
-        source = find_weights(config.weights)
-        try:
-            module.load_state_dict(load_checkpoint(source.file), strict=True)
-        except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
-            raise WeightsError(f"weights {source.name} do not fit {name}: {error}") from None
-        weights = weights_entry(source, layout=None, notes=())
-    else:
-        weights["sha256"] = user_module.state_digest(module)
+    weights = fill_own(module, config, name=name)
     defaults = tell_architecture(_OWN_INPUT)
     preprocess = resolve_preprocess(_OWN_INPUT, config)
     num_outputs = user_module.num_outputs_of(
