@@ -89,19 +89,19 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
         What was left out of the weights, in words; None if nothing was.
 
     Raises:
-        WeightsError: listing each key that is missing, unexpected, of another shape, or of numbers of another kind.
+        WeightsError: listing each key that is missing, unexpected, of another shape, or not floating-point.
     """
     wanted = module.state_dict()
     matched, note = match_keys(state, wanted, source=source)
     coded = [
         f"{key} ({str(value.dtype).removeprefix('torch.')})"
         for key, value in matched.items()
-        if key in wanted and value.is_floating_point() != wanted[key].is_floating_point()
+        if key in wanted and wanted[key].is_floating_point() and not value.is_floating_point()
     ]
     if coded:
         raise WeightsError(
-            f"weights {source} hold integers where {name} has floating-point numbers, or the reverse, in: "
-            f"{', '.join(coded)}; give the weights from before quantization"
+            f"weights {source} are not floating-point numbers, as those of {name} are, in: {', '.join(coded)}; "
+            "give the weights from before quantization"
         )
     try:
         module.load_state_dict(matched, strict=True)
