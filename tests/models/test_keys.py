@@ -76,8 +76,8 @@ def test_wrappers_within_keys_come_off() -> None:
         ("train_loss", "of a loss"),
         ("optimizer", "of an optimizer"),
         ("val_metrics", "of a metric"),
-        ("model_ema", "of averaged weights"),
-        ("ema.module", "of averaged weights"),
+        ("model_ema", "of averaged weights, which --weights-key takes"),
+        ("ema.module", "of averaged weights, which --weights-key takes"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "model."])

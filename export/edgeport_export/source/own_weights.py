@@ -75,7 +75,7 @@ def fill_own(
     """
     if config.weights is None:
         return OwnWeights(digest=user_module.state_digest(module))
-    source = find_weights(config.weights)
+    source = find_weights(config.weights, architecture=name)
     chosen = open_checkpoint(source.file, key=config.weights_key)
     left_out = fit_own(module, chosen.state, name=name, source=source.name)
     notes = tuple(note for note in (chosen.note, left_out) if note is not None)

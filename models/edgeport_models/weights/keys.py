@@ -31,11 +31,12 @@ _WRAPPERS = ("module", "_orig_mod", "model", "net", "network", "backbone")
 # What PyTorch's own wrappers leave also within a key, where only a part of the network was wrapped.
 _INNER_WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
+_OF_AVERAGE = "of averaged weights, which --weights-key takes"
 _OF_TRAINING = {
     "of a loss": re.compile(r"(?:\w+_)?(?:criterion|criteria|loss|losses)(?:_fn|_func|_function)?\d*"),
     "of an optimizer": re.compile(r"(?:\w+_)?(?:optim|optimizer)s?\d*"),
     "of a metric": re.compile(r"(?:\w+_)?(?:metrics?|accuracy|acc)\d*"),
-    "of averaged weights": re.compile(r"(?:\w+_)?(?:ema|n_averaged)(?:_\w+)?"),
+    _OF_AVERAGE: re.compile(r"(?:\w+_)?(?:ema|n_averaged)(?:_\w+)?"),
 }
 
 
@@ -53,7 +54,7 @@ class Matched(NamedTuple):
 
 def is_average(name: str) -> bool:
     """Whether a name is one that averaged weights have."""
-    return _OF_TRAINING["of averaged weights"].fullmatch(name) is not None
+    return _OF_TRAINING[_OF_AVERAGE].fullmatch(name) is not None
 
 
 def is_of_training(name: str) -> bool:

@@ -228,3 +228,9 @@ def test_the_key_needs_a_checkpoint_that_has_it(folder: Path) -> None:
     ):
         with pytest.raises(WeightsError, match="nothing under --weights-key model_ema; it holds weights under state_d"):
             find_subject(config)
+
+
+def test_shipped_weights_are_not_for_an_own_module(folder: Path) -> None:
+    config = ExportConfig(architecture=f"{folder.parent / 'own.py'}:make", output=folder, weights="digits")
+    with pytest.raises(WeightsError, match=r"'digits' that EdgePort ships are for lenet5, .*, not for own\.py:make"):
+        find_subject(config)
