@@ -62,11 +62,23 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
         "EdgePort ships for lenet5 and vit_digits. Default: random weights.",
     )
     model.add_argument(
+        "--weights-key",
+        metavar="NAME",
+        help="Entry of the checkpoint that holds the weights, where it holds several, such as model_ema. Default: as "
+        "timm and torchvision do, averaged weights before the last ones; the report says which were taken.",
+    )
+    model.add_argument(
         "--sum-channels",
         action="store_true",
         help="Sum the checkpoint's first layer over its 3 input channels; requires --channels 1.",
     )
-    model.add_argument("--labels", type=Path, metavar="FILE", help="Text file with one label per line, in class order.")
+    model.add_argument(
+        "--labels",
+        type=Path,
+        metavar="FILE",
+        help="Labels: a text file with one per line in class order, a .csv, or a .json such as class_to_idx.json or "
+        "config.json.",
+    )
     model.add_argument(
         "--num-classes",
         type=int,

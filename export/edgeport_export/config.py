@@ -112,8 +112,9 @@ class ExportConfig:
         output: the bundle's folder; its parents are created.
         weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``, or the name
             of weights that EdgePort ships (``digits``); None draws random weights from ``seed``.
+        weights_key: the file's entry that holds the weights, such as ``model_ema``; None follows training scripts.
         sum_channels: sum the checkpoint's first layer over its three input channels, for one channel.
-        labels: text file, one label per line, in the order of the classes.
+        labels: file of the labels: one per line in the order of the classes, ``.json`` or ``.csv``.
         num_classes: None takes it from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
         task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
         threshold: decision threshold, a probability, for ``binary`` (one value) and ``multilabel`` (one value, or one
@@ -159,6 +160,7 @@ class ExportConfig:
     architecture: str | None = None
     output: Path
     weights: Path | str | None = None
+    weights_key: str | None = None
     sum_channels: bool = False
     labels: Path | None = None
     num_classes: int | None = None
@@ -225,6 +227,8 @@ class ExportConfig:
             raise InputError(f"--threshold is {self.threshold}; every value must be above 0 and below 1")
         if self.channels not in (None, 1, 3):
             raise InputError(f"--channels is {self.channels}; it must be 1 (grey) or 3 (rgb or bgr)")
+        if self.weights_key is not None and self.weights is None:
+            raise InputError("--weights-key chooses among the entries of a checkpoint; it needs --weights")
         if self.sum_channels and (self.weights is None or self.channels != 1):
             raise InputError("--sum-channels reduces a checkpoint to one channel: it needs --weights and --channels 1")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:

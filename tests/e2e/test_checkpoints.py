@@ -84,6 +84,15 @@ def test_every_form_of_timm_holds_the_same_weights(form: str, written_by: Callab
 
 
 @pytest.mark.slow
+def test_objects_in_lightnings_hyperparameters_are_passed_over(written_by: Callable[[str], Path]) -> None:
+    path = written_by("lightning") / "objects.ckpt"
+    expected = torch.load(path, weights_only=False)["state_dict"]
+    found = read_checkpoint(path).converted.state
+    assert {f"model.{key}" for key in found} == set(expected)
+    assert all(torch.equal(value, expected[f"model.{key}"]) for key, value in found.items())
+
+
+@pytest.mark.slow
 def test_descriptions_fill_in_preprocessing_and_labels(
     written_by: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,13 +130,6 @@ def test_code_in_an_array_is_not_run(written_by: Callable[[str], Path], tmp_path
     assert not (tmp_path / "marker").exists()
 
 
-@pytest.mark.slow
-def test_objects_in_lightnings_hyperparameters_are_refused(written_by: Callable[[str], Path]) -> None:
-    message = _refusal("resnet18", written_by("lightning") / "objects.ckpt")
-    assert "holds Python objects besides tensors (pathlib.PosixPath)" in message
-    assert "for a Lightning .ckpt its entry state_dict" in message
-
-
 def test_missing_shard_is_named(written_by: Callable[[str], Path], tmp_path: Path) -> None:
     folder = tmp_path / "vit"
     shutil.copytree(written_by("transformers") / "vit_sharded", folder)

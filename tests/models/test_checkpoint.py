@@ -17,7 +17,7 @@ from edgeport_runtime.errors import WeightsError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt")
+SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".pth.tar")
 ALL_SUFFIXES = (*SUFFIXES, ".safetensors")
 
 
@@ -114,7 +114,7 @@ def test_empty_file(tmp_path: Path, suffix: str) -> None:
 def test_unknown_suffix(state: dict[str, torch.Tensor], tmp_path: Path, name: str) -> None:
     path = save(state, tmp_path / name)
     assert refusal(path) == (
-        ": the file name must end in .pth, .pt, .th, .bin, .ckpt, .npz, .safetensors.index.json or .safetensors, "
+        ": the file name must end in .pth, .pt, .th, .bin, .ckpt, .tar, .npz, .safetensors.index.json or .safetensors, "
         f"not {path.suffix!r}"
     )
 

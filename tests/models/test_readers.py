@@ -9,7 +9,7 @@ import torch
 
 from edgeport_models import ARCHITECTURES
 from edgeport_models.attention import MultiHeadAttention
-from edgeport_models.weights import load, read_checkpoint
+from edgeport_models.weights import load_checkpoint, read_checkpoint
 from edgeport_models.weights.readers import convert
 from edgeport_runtime.errors import InputError, WeightsError
 
@@ -19,19 +19,24 @@ def _convert(keys: list[str], config: dict[str, Any] | None = None) -> tuple[lis
     return list(converted.state), layout
 
 
-@pytest.mark.parametrize("prefix", ["", "model.", "net.", "_orig_mod.", "model.module.", "network._orig_mod."])
+@pytest.mark.parametrize(
+    "prefix", ["", "model.", "net.", "_orig_mod.", "model.module.", "network._orig_mod.", "module.backbone."]
+)
 def test_what_wraps_every_key_is_removed(prefix: str) -> None:
     keys, layout = _convert([f"{prefix}cls_token", f"{prefix}patch_embed.proj.bias", f"{prefix}norm.weight"])
     assert layout == "timm ViT"
     assert keys == ["class_token", "conv_proj.bias", "encoder.ln.weight"]
 
 
-def test_a_loss_with_weights_beside_the_model_stays_and_is_told(tmp_path: Any) -> None:
+def test_a_loss_beside_the_model_is_left_out_and_told_and_other_keys_are_refused(tmp_path: Any) -> None:
     own = ARCHITECTURES["lenet5"].build().state_dict()
     path = tmp_path / "w.ckpt"
     torch.save({"state_dict": {f"model.{k}": v for k, v in own.items()} | {"loss.weight": torch.ones(10)}}, path)
     spec = ARCHITECTURES["lenet5"]
-    with pytest.raises(WeightsError, match=r"unexpected: loss.weight \(10,\)"):
+    notes = read_checkpoint(path).fill(spec.build(), spec=spec, image_size=32, add_channels=False)
+    assert notes == ["left out of the weights, not the network's: loss (of a loss)"]
+    torch.save({f"model.{k}": v for k, v in own.items()} | {"model.extra.weight": torch.ones(10)}, path)
+    with pytest.raises(WeightsError, match=r"unexpected: extra.weight \(10,\)"):
         read_checkpoint(path).fill(spec.build(), spec=spec, image_size=32, add_channels=False)
 
 
@@ -134,4 +139,11 @@ def test_average_is_taken_before_the_last_weights(tmp_path: Any) -> None:
     last, average = ({"conv1.weight": torch.full((1,), value)} for value in (1.0, 2.0))
     averaged = {"n_averaged": torch.tensor(7)} | {f"module.{key}": value for key, value in average.items()}
     torch.save({"model": last, "model_ema": averaged, "epoch": 3}, tmp_path / "w.pth")
-    assert load.load_checkpoint(tmp_path / "w.pth") == average
+    assert load_checkpoint(tmp_path / "w.pth") == average
+
+
+def test_wrappers_within_keys_come_off() -> None:
+    """DataParallel around the features alone, as PyTorch's ImageNet example does for AlexNet and VGG."""
+    with torch.device("meta"):
+        keys = list(ARCHITECTURES["vgg11"].build().state_dict())
+    assert _convert([key.replace("features.", "features.module.") for key in keys])[0] == keys

@@ -11,6 +11,7 @@ from torch import nn
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
 from edgeport_export.source import user_module
 from edgeport_export.source.labels import read_labels
+from edgeport_export.source.own_weights import fill_own
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
@@ -20,15 +21,16 @@ from edgeport_export.source.resolve import (
     LABELS_FILE,
     Value,
     contract_of,
+    preprocess_of,
     resolve,
     resolve_preprocess,
     sources_of,
     tell_architecture,
     tell_command_line,
 )
-from edgeport_export.source.sidecar import check_labels, tell_files, weights_entry
+from edgeport_export.source.sidecar import check_labels, tell_files, unused_files, weights_entry
 from edgeport_models.tasks import activation
-from edgeport_models.weights import find_weights, init_random, load_checkpoint, read_checkpoint
+from edgeport_models.weights import init_random, read_checkpoint
 from edgeport_runtime.errors import ExportError, InputError, WeightsError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
@@ -41,7 +43,8 @@ __all__ = ["RANDOM_NOTE", "Subject", "check_options", "find_subject"]
 
 RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 _OWN = "a module of one's own"
-_OWN_INPUT = PreprocessSpec(  # the image size is always given
+_NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
+_OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
     color="rgb",
     resize="shorter",
     resize_size=1,
@@ -142,8 +145,8 @@ def _check_own(config: ExportConfig) -> None:
         raise InputError(
             f"--{', --'.join(foreign).replace('_', '-')} applies to EdgePort's own architectures, not to your own"
         )
-    if config.image_size is None:
-        raise InputError("--image-size is missing; a module of your own needs the side of its input in pixels")
+    if config.image_size is None and config.weights is None:
+        raise InputError(_NO_IMAGE_SIZE)
 
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
@@ -154,27 +157,23 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
     if config.labels is not None:
         command_line["labels"] = read_labels(config.labels)
     module = user_module.private_copy(module)
-    weights: dict[str, Any] = {"source": "module"}
-    if config.weights is not None:
-        source = find_weights(config.weights)
-        try:
-            module.load_state_dict(load_checkpoint(source.file), strict=True)
-        except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
-            raise WeightsError(f"weights {source.name} do not fit {name}: {error}") from None
-        weights = weights_entry(source, layout=None, notes=())
-    else:
-        weights["sha256"] = user_module.state_digest(module)
+    own = fill_own(module, config, name=name, default=_OWN_INPUT, given=set(command_line))
     defaults = tell_architecture(_OWN_INPUT)
-    preprocess = resolve_preprocess(_OWN_INPUT, config.input_options)
+    told = {ARCHITECTURE: defaults, COMMAND_LINE: command_line, **own.told}
+    values = resolve(told)
+    if values["image_size"].source == ARCHITECTURE:
+        raise InputError(_NO_IMAGE_SIZE)
+    preprocess, task = preprocess_of(values), values["task"].value
     num_outputs = user_module.num_outputs_of(
         module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     )
-    if config.task == "binary" and num_outputs != 1:
+    if task == "binary" and num_outputs != 1:
         raise InputError(f"{name} gives {num_outputs} logits, but a binary task has one; use --task multiclass for two")
-    defaults["num_classes"] = 2 if config.task == "binary" else num_outputs
+    defaults["num_classes"] = 2 if task == "binary" else num_outputs
     if config.num_classes not in (None, defaults["num_classes"]):
         raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
-    values = resolve({ARCHITECTURE: defaults, COMMAND_LINE: command_line})
+    values = resolve(told)
+    weights = own.entry(values)
     contract = _contract(values, config)
     sources = sources_of(values, *CONTRACT_OPTIONS)
     return _subject(module, contract, name=name, source=_OWN, weights=weights, sources=sources, options={})
@@ -182,7 +181,11 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
 
 def _named(config: ExportConfig) -> Subject:
     spec = find_spec(config.architecture or "")
-    checkpoint = None if config.weights is None else read_checkpoint(config.weights, architecture=spec.name)
+    checkpoint = (
+        None
+        if config.weights is None
+        else read_checkpoint(config.weights, architecture=spec.name, key=config.weights_key)
+    )
     values = resolve(_tell(config, spec, checkpoint))
     if checkpoint is not None and "labels" in values and values["labels"].source == CONFIG:
         check_labels(values["labels"].value, values["num_classes"].value, checkpoint.source)
@@ -201,7 +204,8 @@ def _named(config: ExportConfig) -> Subject:
         weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
     else:
         notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
-        weights = weights_entry(checkpoint.source, layout=checkpoint.layout, notes=notes)
+        notes += unused_files(checkpoint.source, values, layout=checkpoint.layout)
+        weights = weights_entry(checkpoint.source, layout=checkpoint.layout, notes=notes, key=checkpoint.key)
     return _subject(
         module,
         contract,

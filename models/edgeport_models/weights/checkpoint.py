@@ -2,48 +2,53 @@
 
 from __future__ import annotations
 
-import argparse
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from edgeport_models.weights.entries import Chosen, choose
+from edgeport_models.weights.inert import SAFE_GLOBALS
+from edgeport_models.weights.keys import unwrapped
 from edgeport_models.weights.shards import INDEX_SUFFIX, read_index
 from edgeport_runtime.errors import WeightsError
 
 if TYPE_CHECKING:
     import os
 
-__all__ = ["load_checkpoint"]
+__all__ = ["load_checkpoint", "open_checkpoint"]
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt")
-# Averaged weights before the last ones, because they are what training evaluates.
-_WRAPPER_KEYS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_PARALLEL_PREFIX = "module."
-_AVERAGE_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
 _MAX_NPZ_BYTES = 8 * 2**30  # unpacked: three times the largest published file
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
-    """Read a checkpoint onto the CPU.
-
-    An entry ``state_dict`` or ``model`` around the tensors (``state_dict_ema`` or ``model_ema`` in its place, if there
-    is one), and a ``module.`` before every key (left by DataParallel and averaging), are removed.
+    """Read a checkpoint's weights onto the CPU, without what wrappers such as DataParallel put before every key.
 
     Args:
-        path: ``.pth``, ``.pt``, ``.th``, ``.bin`` or ``.ckpt`` as ``torch.save`` and Lightning write them,
-            ``.safetensors`` or its ``.safetensors.index.json``, or ``.npz``.
+        path: as of :func:`open_checkpoint`, which also raises the errors.
+    """
+    return unwrapped(open_checkpoint(path).state)
+
+
+def open_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> Chosen:
+    """Read a checkpoint onto the CPU, and choose the weights among what it holds.
+
+    Args:
+        path: ``.pth``, ``.pt``, ``.th``, ``.bin``, ``.ckpt`` or ``.pth.tar`` as ``torch.save`` and Lightning write
+            them, ``.safetensors`` or its ``.safetensors.index.json``, or ``.npz``.
+        key: of the entry that holds the weights, such as ``model_ema``; None follows the convention of training
+            scripts.
 
     Returns:
-        Key to tensor.
+        The weights with their keys as they are, and the entry they come from.
 
     Raises:
-        WeightsError: if the file is missing, damaged, holds more than tensors, or is of another kind.
+        WeightsError: if the file is missing, damaged, holds code or no weights, or is of another kind.
     """
     path = Path(path)
     if not path.is_file():
@@ -62,7 +67,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     else:
         suffixes = ", ".join((*_TORCH_SUFFIXES, ".npz", INDEX_SUFFIX))
         raise WeightsError(f"weights {path}: the file name must end in {suffixes} or .safetensors, not {suffix!r}")
-    return _unwrap(content, path)
+    return choose(content, key=key, source=str(path))
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -112,9 +117,8 @@ def _read_npz(path: Path) -> dict[str, torch.Tensor]:
 
 def _read_torch(path: Path) -> Any:
     try:
-        # Memory mapping exists for the zip format only; older files are plain pickles. Training scripts of torchvision
-        # and timm save their options beside the weights, as a Namespace: attributes and no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Memory mapping exists for the zip format only; older files are plain pickles.
+        with torch.serialization.safe_globals(list(SAFE_GLOBALS)):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "Unsupported global" in str(error) or "Unsupported class" in str(error):
@@ -128,31 +132,3 @@ def _read_torch(path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 - a damaged pickle raises anything: struct.error, AssertionError, ...
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise WeightsError(f"weights {path} is not a PyTorch checkpoint, or is damaged ({reason})") from None
-
-
-def _unwrap(content: Any, path: Path) -> dict[str, torch.Tensor]:
-    if isinstance(content, Mapping):
-        wrapped = (content[key] for key in _WRAPPER_KEYS if isinstance(content.get(key), Mapping))
-        content = next(wrapped, content)
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"weights {path} holds no state dict; save model.state_dict()")
-    others = [str(key) for key, value in content.items() if not _is_plain(value)]
-    if others:
-        raise WeightsError(
-            f"weights {path} holds entries that are not plain tensors ({', '.join(others[:5])}); "
-            "save model.state_dict()"
-        )
-    state = {str(key): value for key, value in content.items() if key != _AVERAGE_COUNTER}
-    if all(key.startswith(_PARALLEL_PREFIX) for key in state):
-        state = {key.removeprefix(_PARALLEL_PREFIX): value for key, value in state.items()}
-    return state
-
-
-def _is_plain(value: Any) -> bool:
-    """A dense tensor that has its values: not sparse, nested, or saved from the meta device."""
-    return (
-        isinstance(value, torch.Tensor)
-        and value.layout is torch.strided
-        and not value.is_nested
-        and value.device.type == "cpu"
-    )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from edgeport_models.weights.adapt import image_size_of
+from edgeport_models.weights.keys import COUNTER_SUFFIX, match_keys
 from edgeport_models.zoo import ALIASES, ARCHITECTURES
 from edgeport_runtime.errors import WeightsError
 
@@ -17,10 +18,7 @@ if TYPE_CHECKING:
 
     from edgeport_models.spec import ModelSpec
 
-__all__ = ["fit_checkpoint", "num_classes_of"]
-
-# A counter of training steps: absent from old checkpoints, and without effect on the output.
-_IGNORED_SUFFIX = "num_batches_tracked"
+__all__ = ["fit_checkpoint", "fit_own", "num_classes_of"]
 
 
 def num_classes_of(state: Mapping[str, torch.Tensor], spec: ModelSpec) -> int | None:
@@ -44,9 +42,9 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
     Raises:
         WeightsError: listing each key that is missing, unexpected, of another shape, not floating-point, or not finite.
     """
-    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(_IGNORED_SUFFIX)}
+    wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER_SUFFIX)}
     dropped = [key for key in state if key.startswith(spec.training_only) and key not in wanted]
-    given = {k: v for k, v in state.items() if not k.endswith(_IGNORED_SUFFIX) and k not in dropped}
+    given = {k: v for k, v in state.items() if not k.endswith(COUNTER_SUFFIX) and k not in dropped}
     missing = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
     unexpected = [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
     reshaped = [
@@ -78,6 +76,40 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
     return dropped
 
 
+def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, source: str) -> str | None:
+    """Copy a state dict into a user's own module, with the keys that :func:`match_keys` finds for it.
+
+    Args:
+        module: receives the values.
+        state: key to tensor, as :func:`~edgeport_models.weights.open_checkpoint` gives.
+        name: of the module, for messages.
+        source: the file, for messages.
+
+    Returns:
+        What was left out of the weights, in words; None if nothing was.
+
+    Raises:
+        WeightsError: listing each key that is missing, unexpected, of another shape, or not floating-point.
+    """
+    wanted = module.state_dict()
+    matched, note = match_keys(state, wanted, source=source)
+    coded = [
+        f"{key} ({str(value.dtype).removeprefix('torch.')})"
+        for key, value in matched.items()
+        if key in wanted and wanted[key].is_floating_point() and not value.is_floating_point()
+    ]
+    if coded:
+        raise WeightsError(
+            f"weights {source} are not floating-point numbers, as those of {name} are, in: {', '.join(coded)}; "
+            "give the weights from before quantization"
+        )
+    try:
+        module.load_state_dict(matched, strict=True)
+    except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
+        raise WeightsError(f"weights {source} do not fit {name}: {error}") from None
+    return note
+
+
 def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:
     """Architectures that have just these keys and shapes, the number of classes aside."""
     found = []
@@ -89,7 +121,7 @@ def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:
                 own = spec.build(num_classes=num_classes_of(given, spec), image_size=image_size_of(given)).state_dict()
             except ValueError:  # it does not take images of that size
                 continue
-            shapes = {key: value.shape for key, value in own.items() if not key.endswith(_IGNORED_SUFFIX)}
+            shapes = {key: value.shape for key, value in own.items() if not key.endswith(COUNTER_SUFFIX)}
             if shapes == {key: value.shape for key, value in given.items()}:
                 found.append(name)
     return found

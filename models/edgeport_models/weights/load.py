@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from edgeport_models.weights.adapt import image_size_of, resize_positions, set_hyperparameters, sum_channels
-from edgeport_models.weights.checkpoint import load_checkpoint
+from edgeport_models.weights.checkpoint import open_checkpoint
 from edgeport_models.weights.fit import fit_checkpoint, num_classes_of
+from edgeport_models.weights.keys import without_training
 from edgeport_models.weights.readers import convert
 from edgeport_models.weights.source import Source, find_weights
 
@@ -30,11 +31,15 @@ class Checkpoint:
         source: the files, and the descriptions beside them.
         converted: the state dict and what its keys do not tell.
         layout: name of the foreign layout, None for EdgePort's own.
+        key: the file's entry that the weights come from; None where it holds no others.
+        notes: what the user must know about the choice of the weights.
     """
 
     source: Source
     converted: Converted = field(repr=False)
     layout: str | None
+    key: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int | None:
@@ -66,24 +71,28 @@ class Checkpoint:
         state, summed = sum_channels(state, module, requested=add_channels, source=name)
         set_hyperparameters(module, self.converted)
         dropped = fit_checkpoint(module, state, spec=spec, source=name)
-        notes = [note for note in (resized, summed) if note is not None]
+        notes = [note for note in (*self.notes, resized, summed) if note is not None]
         if dropped:
             heads = sorted({key.partition(".")[0] for key in dropped})
             notes.append(f"left out of the graph, for training only: {', '.join(heads)}")
         return notes
 
 
-def read_checkpoint(weights: str | Path, *, architecture: str | None = None) -> Checkpoint:
+def read_checkpoint(weights: str | Path, *, architecture: str | None = None, key: str | None = None) -> Checkpoint:
     """Find a checkpoint, read it, and bring it to EdgePort's layout.
 
     Args:
         weights: a file, a folder in the Hugging Face layout, ``hf://OWNER/NAME[@REVISION]``, or the name of weights
             that EdgePort ships.
         architecture: what they are for.
+        key: of the file's entry that holds them; None follows the convention of training scripts.
 
     Raises:
         WeightsError: if it cannot be had or read, or is of a network that EdgePort does not have.
     """
     source = find_weights(weights, architecture=architecture)
-    converted, layout = convert(load_checkpoint(source.file), source.config, source=source.name)
-    return Checkpoint(source=source, converted=converted, layout=layout)
+    chosen = open_checkpoint(source.file, key=key)
+    state, left_out = without_training(chosen.state)
+    converted, layout = convert(state, source.config, source=source.name)
+    notes = tuple(note for note in (chosen.note, left_out) if note is not None)
+    return Checkpoint(source=source, converted=converted, layout=layout, key=chosen.key, notes=notes)

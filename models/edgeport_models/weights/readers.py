@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeport_models.weights import google, huggingface, timm, torchvision
+from edgeport_models.weights.keys import unwrapped, without_inner_wrappers
 from edgeport_models.weights.layout import Converted, Layout
 from edgeport_runtime.errors import WeightsError
 
@@ -25,9 +26,6 @@ READERS: tuple[Layout, ...] = (
 )
 """Tried in this order; none has the keys of another."""
 
-# What DataParallel, torch.compile, and the modules of Lightning and training scripts put before every key.
-_WRAPPERS = ("module", "_orig_mod", "model", "net", "network")
-
 
 def convert(
     state: Mapping[str, torch.Tensor], config: Mapping[str, Any], *, source: str
@@ -46,7 +44,7 @@ def convert(
     Raises:
         WeightsError: if the checkpoint is of a network that EdgePort does not have.
     """
-    state = _unwrapped(state)
+    state = unwrapped(without_inner_wrappers(state))
     for layout in READERS:
         if layout.matches(state):
             try:
@@ -54,11 +52,3 @@ def convert(
             except WeightsError as error:
                 raise WeightsError(f"weights {source}: {error}") from None
     return Converted(state=dict(state)), None
-
-
-def _unwrapped(state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-    while True:
-        first = {key.partition(".")[0] for key in state}
-        if len(first) != 1 or not first <= set(_WRAPPERS):
-            return state
-        state = {key.partition(".")[2]: value for key, value in state.items()}
