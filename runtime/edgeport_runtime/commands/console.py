@@ -8,7 +8,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn
 
-from edgeport_runtime.errors import EdgeportError, ParityError
+from edgeport_runtime.errors import EdgeportError, ImageWarning, ParityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,15 @@ def run_command(body: Callable[[], int]) -> int:
         The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
     """
     signal.signal(signal.SIGTERM, _terminate)
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
+            warnings.filterwarnings("default", category=ImageWarning)
+            warnings.showwarning = _show_warning
+        return _run(body)
+
+
+def _run(body: Callable[[], int]) -> int:
     try:
         status = body()
         sys.stdout.flush()
@@ -52,6 +59,11 @@ def run_command(body: Callable[[], int]) -> int:
     except MemoryError:
         print("error: out of memory", file=sys.stderr)
         return ERROR
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    image = f"{message.image}: " if isinstance(message, ImageWarning) else ""
+    print(f"warning: {image}{message} (said once)", file=sys.stderr)
 
 
 def _terminate(signum: int, _frame: object) -> NoReturn:
