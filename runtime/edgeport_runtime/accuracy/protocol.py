@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.bundle.manifest import Manifest, Variant
     from edgeport_runtime.pixels.decode import ImageSource
+    from edgeport_runtime.stream import Streamed
 
 __all__ = ["RunsImages"]
 
@@ -27,6 +28,10 @@ class RunsImages(Protocol):
 
     def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
         """What the graph gives for each image (K,), in their order."""
+        ...
+
+    def iter_results(self, images: Iterable[ImageSource]) -> Iterator[Streamed]:
+        """The same, where an image that cannot be used gives its error, and the others go on."""
         ...
 
     def explain(self) -> dict[str, Any]:
