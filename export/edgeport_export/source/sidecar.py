@@ -70,7 +70,7 @@ def tell_files(checkpoint: Checkpoint, spec: ModelSpec, given: Set[str]) -> dict
             exact = PreprocessSpec.from_dict(ours if isinstance(ours, dict) else {})
         except InputError as error:
             raise WeightsError(f"{PROCESSOR} of {checkpoint.source.name}: {_OURS}: {error}") from None
-        told[PROCESSOR] |= {name: getattr(exact, name) for name in INPUT_FIELDS}
+        told[PROCESSOR] |= {name: value for name in INPUT_FIELDS if (value := getattr(exact, name)) is not None}
         return told
     if checkpoint.image_size is not None:
         told[CHECKPOINT]["image_size"] = checkpoint.image_size
