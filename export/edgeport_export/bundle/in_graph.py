@@ -84,7 +84,7 @@ class _Steps:
         return self._add("Unsqueeze", [planes, self._constant([0], np.int64)])
 
     def resize(self, pixels: str, spec: PreprocessSpec) -> tuple[str, str]:
-        """Uint8 (1, C, H, W) after the resize, and the new (H, W)."""
+        """Uint8 (1, C, H, W) after the resize (and the crop, with a filter that ONNX lacks), and the new (H, W)."""
         target = self._constant([spec.resize_size] * 2, np.int64)
         if spec.resize == "none":
             return pixels, target
@@ -97,7 +97,7 @@ class _Steps:
                 pixels = self._add("Gather", [pixels, self._nearest(sides, both, axis)], axis=2 + axis)
             return pixels, both
         if spec.interpolation in _REACH:
-            return self._resample(pixels, sides, both, spec.interpolation), both
+            return self._resample(pixels, sides, both, spec), both
         sizes = self._add("Concat", [self._add("Slice", [shape, *self._range(0, 2)]), both], axis=0)
         return self._add("Resize", [pixels, "", "", sizes], **_RESIZE[spec.interpolation]), both
 
@@ -112,28 +112,33 @@ class _Steps:
         places = self._add("Floor", [self._add("CumSum", [steps, self._constant(0, np.int64)])])
         return self._add("Cast", [places], to=TensorProto.INT64)
 
-    def _resample(self, pixels: str, sides: str, both: str, name: str) -> str:
-        """Pillow's resize with antialiasing: horizontally, then vertically, each rounded to 8 bits."""
+    def _resample(self, pixels: str, sides: str, both: str, spec: PreprocessSpec) -> str:
+        """Pillow's resize with antialiasing, horizontally, then vertically, each rounded to 8 bits.
+
+        Only what the crop keeps is computed: of a narrow image the rest would be nearly all.
+        """
         x = self._add("Cast", [pixels], to=TensorProto.DOUBLE)
+        start = self._start(both, spec)
         for axis in (1, 0):
-            weights = self._weights(sides, both, axis, name)
+            weights = self._weights(sides, both, start, axis, spec)
             operands = [weights, x] if axis == 0 else [x, self._add("Transpose", [weights], perm=[1, 0])]
             whole = self._add("Add", [self._add("MatMul", operands), self._double(_WEIGHT / 2)])
             level = self._add("Floor", [self._add("Div", [whole, self._double(_WEIGHT)])])
             x = self._add("Clip", [level, self._double(0), self._double(255)])
         return self._add("Cast", [x], to=TensorProto.UINT8)
 
-    def _weights(self, sides: str, both: str, axis: int, name: str) -> str:
-        """Double (new, old), whole numbers: what each new row or column takes of the old ones, of ``_WEIGHT``."""
-        half, one = self._double(0.5), self._double(1)
-        old, new = (
+    def _weights(self, sides: str, both: str, start: str, axis: int, spec: PreprocessSpec) -> str:
+        """Double (image size, old), whole numbers: what each row or column takes of the old ones, of ``_WEIGHT``."""
+        name, half, one = spec.interpolation, self._double(0.5), self._double(1)
+        old, new, first = (
             self._add("Cast", [self._add("Gather", [size, self._constant(axis, np.int64)])], to=TensorProto.DOUBLE)
-            for size in (sides, both)
+            for size in (sides, both, start)
         )
         scale = self._add("Div", [old, new])
         stretch = self._add("Max", [scale, one])
         reach = self._add("Mul", [stretch, self._double(_REACH[name])])
-        rows, columns = (self._add("Range", [self._double(0), size, one]) for size in (new, old))
+        rows = self._add("Range", [first, self._add("Add", [first, self._double(spec.image_size)]), one])
+        columns = self._add("Range", [self._double(0), old, one])
         centres = self._add("Mul", [self._add("Add", [rows, half]), scale])
         centres = self._add("Unsqueeze", [centres, self._constant([1], np.int64)])
         bounds = [
@@ -175,13 +180,18 @@ class _Steps:
 
     def crop(self, pixels: str, sides: str, spec: PreprocessSpec) -> str:
         """The centre; halves are rounded to even."""
-        size = self._constant([spec.image_size] * 2, np.int64)
-        if spec.resize != "shorter" and spec.resize_size == spec.image_size:
+        is_whole = spec.resize != "shorter" and spec.resize_size == spec.image_size
+        if is_whole or (spec.resize != "none" and spec.interpolation in _REACH):
             return pixels
+        start, size = self._start(sides, spec), self._constant([spec.image_size] * 2, np.int64)
+        return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
+
+    def _start(self, sides: str, spec: PreprocessSpec) -> str:
+        """The first row and column of the crop."""
+        size = self._constant([spec.image_size] * 2, np.int64)
         margin = self._add("Cast", [self._add("Sub", [sides, size])], to=TensorProto.DOUBLE)
         half = self._add("Round", [self._add("Div", [margin, self._constant(2, np.float64)])])
-        start = self._add("Cast", [half], to=TensorProto.INT64)
-        return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
+        return self._add("Cast", [half], to=TensorProto.INT64)
 
     def normalize(self, pixels: str, spec: PreprocessSpec) -> str:
         """Float32, in the runtime's order of operations."""

@@ -163,9 +163,9 @@ def load_image(
     if isinstance(source, bytes | bytearray | memoryview):
         return _open(io.BytesIO(source), mode, bits, name=name)
     if not isinstance(source, str | os.PathLike) and hasattr(source, "read"):
-        return _open(_rewound(source, name), mode, bits, name=name)
+        return _open(_seekable(source, name), mode, bits, name=name)
     with _opened(source) as file:
-        return _open(_rewound(file, name), mode, bits, name=name)
+        return _open(_seekable(file, name), mode, bits, name=name)
 
 
 def check_color(color: object) -> None:
@@ -183,18 +183,16 @@ def _opened(path: Any) -> BinaryIO:
         raise InputError(why_no_file(str(path) or ".", error)) from None
 
 
-def _rewound(file: BinaryIO, name: str) -> BinaryIO:
-    """A caller's file at its start; its content, where it cannot seek."""
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """A binary file, or its content where it cannot seek."""
     try:
         if not isinstance(file.read(0), bytes):
             raise InputError(f"{name} is open as text; open it in binary mode, 'rb'")
         if getattr(file, "seekable", lambda: False)():
-            file.seek(0)
             return file
         content = io.BytesIO()
         while content.tell() <= _MAX_BYTES and (part := file.read(2**20)):
             content.write(part)
-        content.seek(0)
         return content
     except InputError:
         raise

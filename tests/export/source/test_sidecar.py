@@ -208,7 +208,7 @@ def test_exact_preprocessing_of_edgeports_own_training_is_taken_whole(weights: P
     assert subject.contract.preprocess == replace(exact, bits=16)
     assert {subject.sources[name] for name in exact.to_dict()} == {"preprocessor_config.json"}
     overridden = _resolve(weights, processor={"edgeport": exact.to_dict()}, color="rgb")
-    assert overridden.contract.preprocess == replace(exact, color="rgb")
+    assert overridden.contract.preprocess == replace(exact, color="rgb", bits=16)
     for damaged, message in (
         ([], "are missing or unknown"),
         ({**exact.to_dict(), "std": [0.0] * 3}, "every value must be positive"),

@@ -128,6 +128,7 @@ def test_text_that_is_no_path_is_answered_shortly(photos: list[Path]) -> None:
         (text, "'/9j/", decoded),
         (png, "'iVBORw0KGgo", decoded),
         (base64.b64encode(bytes(range(256))).decode(), "'AAECAw", decoded),
+        ("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7", "R0lGODlhAQABAIAAA", decoded),
         (f"data:image/jpeg;base64,{text}", "'data:image/jpeg;base64,", "is a data URL, not a path; give the decoded"),
         ("https://example.org/cat.jpg", "https://example.org/cat.jpg", "is a URL, and EdgePort downloads nothing;"),
         ("s3://cats/1.jpg", "s3://cats/1.jpg", "is a URL, and EdgePort downloads nothing; download the image"),
