@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from edgeport_export.config import KINDS, MAX_OPSET, MIN_OPSET, ExportConfig, Place, Pooling, Positions, Script
 from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS
+from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.errors import AccuracyError, InputError
@@ -139,6 +140,13 @@ def _add_input_options(shape: argparse._ArgumentGroup) -> None:
         metavar="P",
         help="Part of the resized side that the centre crop keeps, above 0 and at most 1.",
     )
+    shape.add_argument(
+        "--bits",
+        type=int,
+        metavar="N",
+        help="Bits in use of images with more than 8 bits per value, where the file does not say: 12 for 12-bit data "
+        "in files of 16 bits. Default: 16.",
+    )
 
 
 def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
@@ -233,6 +241,13 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
         type=Path,
         metavar="DATA",
         help="Labelled images for --max-drop: one folder per class, or a CSV with the columns path,labels.",
+    )
+    group.add_argument(
+        "--match",
+        choices=get_args(Match),
+        default="auto",
+        help="How folders of --eval become classes: auto (default) by the labels' names, or by number; order takes "
+        "them, sorted by name, as the classes in their order.",
     )
     group.add_argument("--explain", action="store_true", help="Show what each layer costs in int8, the worst first.")
 

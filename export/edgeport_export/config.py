@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_a
 
 from edgeport_export.quantize.histogram import METHODS, Method
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS, Scheme, Target
+from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS, Task
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,6 +62,7 @@ class InputOptions(NamedTuple):
     resize: Resize | None
     interpolation: Interpolation | None
     crop_pct: float | None
+    bits: int | None
 
 
 class GraphOptions(NamedTuple):
@@ -81,6 +84,7 @@ class QuantizeOptions(NamedTuple):
     max_drop: float | None
     min_agreement: float
     eval: Path | None
+    match: Match
     explain: bool
     golden: Path | None
     seed: int
@@ -137,6 +141,8 @@ class ExportConfig:
         resize: how an image is resized before the crop.
         interpolation: resampling filter of the resize.
         crop_pct: part of the resized side that the centre crop keeps, above 0 and at most 1.
+        bits: of images with more than 8 bits per value, how many are in use where the file does not say, 9 to 16; None
+            takes 16.
         opset: ONNX operator set, 18 to 23.
         batch: fixed batch size; None accepts any.
         golden: folder of images for the parity chain; None makes synthetic ones from ``seed``.
@@ -152,6 +158,8 @@ class ExportConfig:
         min_agreement: fraction of the float model's decisions that an int8 or fp16 variant without a budget must keep,
             where at least 100 images of the user's can tell (labelled, of calibration, or golden).
         eval: labelled images, one folder per class or a CSV, for ``max_drop``.
+        match: how folders of ``eval`` become classes: ``auto`` by the labels' names or by number, ``order`` by sorted
+            order.
         explain: rank the layers by what they cost.
         seed: seed of everything random.
         force: replace an existing bundle.
@@ -182,6 +190,7 @@ class ExportConfig:
     resize: Resize | None = None
     interpolation: Interpolation | None = None
     crop_pct: float | None = None
+    bits: int | None = None
     opset: int = 20
     batch: int | None = None
     golden: Path | None = None
@@ -193,6 +202,7 @@ class ExportConfig:
     max_drop: float | None = None
     min_agreement: float = 0.98
     eval: Path | None = None
+    match: Match = "auto"
     explain: bool = False
     seed: int = 0
     force: bool = False
@@ -204,6 +214,7 @@ class ExportConfig:
             ("opset", MIN_OPSET, MAX_OPSET),
             ("batch", 1, 1024),
             ("seed", 0, 2**32 - 1),
+            ("bits", MIN_BITS, MAX_BITS),
         ):
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
@@ -213,6 +224,7 @@ class ExportConfig:
             ("activation", get_args(Place)),
             ("preprocess", get_args(Place)),
             ("script", (None, *get_args(Script))),
+            ("match", get_args(Match)),
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
@@ -255,6 +267,8 @@ class ExportConfig:
             raise InputError(f"--min-agreement is {self.min_agreement}; it must be from 0 to 1")
         if self.eval is not None and self.max_drop is None:
             raise InputError("--eval measures the loss against a budget; set one with --max-drop POINTS")
+        if self.match != "auto" and self.eval is None:
+            raise InputError(f"--match {self.match} is for the folders of --eval; name them with --eval DATA")
         is_quantized = self.quantize is None or bool({"int8", "int8-weights"} & set(self.quantize))
         for name in ("scheme", "calibration_method", "max_drop", "explain"):
             if getattr(self, name) not in (None, False) and not is_quantized:

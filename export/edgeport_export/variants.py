@@ -211,7 +211,8 @@ class Workshop:
             )
         evaluation = None
         if options.eval is not None:
-            evaluation = EvaluationImages(images=read_labelled_images(options.eval, contract), contract=contract)
+            labelled = read_labelled_images(options.eval, contract, match=options.match)
+            evaluation = EvaluationImages(labelled, contract)
         is_real = self._calibration is not None and not self._calibration.is_builtin
         # Ranges of real images clip synthetic ones: these say nothing of what a variant is for.
         self._has_odd_golden = is_real and options.golden is None

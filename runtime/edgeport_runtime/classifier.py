@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections import Counter
@@ -18,13 +19,13 @@ from edgeport_runtime.outputs.tasks import probabilities
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from edgeport_runtime.engine.session import Session
     from edgeport_runtime.loading.load import LoadedModel
-    from edgeport_runtime.pixels.decode import ImageSource
+    from edgeport_runtime.pixels.decode import ArrayColor, ImageSource
     from edgeport_runtime.stream import Streamed
 
 __all__ = ["Classifier", "Prediction", "StreamResult"]
@@ -148,12 +149,15 @@ class Classifier:
             else {name: dict(Counter(operators).most_common()) for name, operators in assignment.items()},
         }
 
-    def predict(self, image: ImageSource, top_k: int = 5) -> list[Prediction]:
+    def predict(self, image: ImageSource, top_k: int = 5, *, color: ArrayColor = "rgb") -> list[Prediction]:
         """Classify one image.
 
         Args:
-            image: a path, the bytes of an image file, a PIL image, or a uint8 array HWC in RGB order.
+            image: a path, the bytes of an image file, a binary file (read from its start), a PIL image, or a uint8
+                array HWC, whose channels are in RGB order unless ``color`` says otherwise.
             top_k: how many classes to return, at most all of them.
+            color: order of an array's channels; ``bgr`` for arrays of OpenCV. Only for arrays: other images say
+                themselves what their colours are.
 
         Returns:
             The most probable classes, best first; of a binary model the decided class first.
@@ -162,15 +166,23 @@ class Classifier:
             InputError: if the image cannot be used.
             SessionError: if the model fails, or was closed.
         """
-        return self.predict_batch([image], top_k)[0]
+        return self.predict_batch([image], top_k, color=color)[0]
 
-    def predict_batch(self, images: Iterable[ImageSource], top_k: int = 5) -> list[list[Prediction]]:
+    def predict_batch(
+        self, images: Iterable[ImageSource], top_k: int = 5, *, color: ArrayColor = "rgb"
+    ) -> list[list[Prediction]]:
         """Classify several images; one list as :meth:`predict` gives for each, in their order."""
         _check_count(top_k, "top_k")
-        return [predictions_of(outputs_K, self.contract, top_k) for outputs_K in self.iter_outputs(images)]
+        return [predictions_of(outputs_K, self.contract, top_k) for outputs_K in self.iter_outputs(images, color=color)]
 
     def stream(
-        self, items: Iterable[ImageSource], *, batch_size: int = _BATCH, workers: int | None = None, top_k: int = 5
+        self,
+        items: Iterable[ImageSource],
+        *,
+        batch_size: int = _BATCH,
+        workers: int | None = None,
+        top_k: int = 5,
+        color: ArrayColor = "rgb",
     ) -> Iterator[StreamResult]:
         """Classify any number of images with all processors at work; memory does not grow with them.
 
@@ -183,6 +195,7 @@ class Classifier:
             batch_size: images that are run together.
             workers: threads; None takes as many as there are processors for this process.
             top_k: how many classes to return.
+            color: order of the channels of arrays, as of :meth:`predict`.
 
         Returns:
             One result for each item, in their order.
@@ -195,33 +208,40 @@ class Classifier:
             _check_count(value, name)
         if workers is not None:
             _check_count(workers, "workers")
+        prepare = self._preparation(color)
 
         def results() -> Iterator[StreamResult]:
-            for item, outputs_K, error in self._stream_outputs(items, batch_size, workers):
+            for item, outputs_K, error in self._stream_outputs(items, prepare, batch_size, workers):
                 predictions = None if outputs_K is None else predictions_of(outputs_K, self.contract, top_k)
                 yield StreamResult(item, predictions, error)
 
         return results()
 
-    def iter_outputs(self, images: Iterable[ImageSource]) -> Iterator[NDArray[np.float32]]:
+    def iter_outputs(
+        self, images: Iterable[ImageSource], *, color: ArrayColor = "rgb"
+    ) -> Iterator[NDArray[np.float32]]:
         """Preprocess and run images; what the graph gives for each (K,), in their order.
 
         Raises:
             InputError: if an image cannot be used.
             SessionError: if the model fails, or was closed.
         """
-        from edgeport_runtime.pixels.preprocess import preprocess
+        for result in self.iter_results(images, color=color):
+            if result.error is not None:
+                raise result.error
+            assert result.outputs is not None
+            yield result.outputs
 
+    def iter_results(self, images: Iterable[ImageSource], *, color: ArrayColor = "rgb") -> Iterator[Streamed]:
+        """As :meth:`iter_outputs`, but an image that cannot be used gives its error, and the others go on."""
+        from edgeport_runtime.stream import run_batch
+
+        prepare = self._preparation(color)
         source = iter(images)
-        few = [preprocess(image, self.contract.preprocess) for image in itertools.islice(source, _BATCH)]
-        if few:
-            yield from self._run_images(self._opened(), np.stack(few))
+        few = itertools.islice(source, _BATCH)
+        yield from run_batch(few, prepare, lambda x_BCHW: self._run_images(self._opened(), x_BCHW))
         for ninth in itertools.islice(source, 1):  # there are more, which are worth threads and a session for them
-            for streamed in self._stream_outputs(itertools.chain([ninth], source), _BATCH, None):
-                if streamed.error is not None:
-                    raise streamed.error
-                assert streamed.outputs is not None
-                yield streamed.outputs
+            yield from self._stream_outputs(itertools.chain([ninth], source), prepare, _BATCH, None)
 
     def logits(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed input.
@@ -275,9 +295,22 @@ class Classifier:
         run = run_each if self._has_dynamic_ranges else run_in_batches
         return run(session.run, x_BCHW, self.contract.batch)
 
-    def _stream_outputs(self, items: Iterable[ImageSource], batch_size: int, workers: int | None) -> Iterator[Streamed]:
-        from edgeport_runtime.engine.machine import available_cpus
+    def _preparation(self, color: ArrayColor) -> Callable[[ImageSource], NDArray[np.float32]]:
+        """The preprocessing of images, arrays among them of that order of channels."""
+        from edgeport_runtime.pixels.decode import check_color
         from edgeport_runtime.pixels.preprocess import preprocess
+
+        check_color(color)
+        return functools.partial(preprocess, spec=self.contract.preprocess, color=color)
+
+    def _stream_outputs(
+        self,
+        items: Iterable[ImageSource],
+        prepare: Callable[[ImageSource], NDArray[np.float32]],
+        batch_size: int,
+        workers: int | None,
+    ) -> Iterator[Streamed]:
+        from edgeport_runtime.engine.machine import available_cpus
         from edgeport_runtime.stream import stream_outputs
 
         session = self._opened()
@@ -289,7 +322,7 @@ class Classifier:
                 )
         yield from stream_outputs(
             items,
-            lambda item: preprocess(item, self.contract.preprocess),
+            prepare,
             lambda x_BCHW: self._run_images(session, x_BCHW),
             batch_size=batch_size,
             workers=workers,

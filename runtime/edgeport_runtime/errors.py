@@ -11,6 +11,8 @@ EdgeportError
     ├── ParityError   a stage departs from the PyTorch module (.report: the chain so far)
     │   └── AccuracyError  a quantized variant loses too much (.made: the best that was found)
     └── WeightsError  a checkpoint cannot be read, or does not fit the architecture
+
+ImageWarning (a UserWarning) stands beside the tree: an image is used, and not as its owner may expect.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ __all__ = [
     "AccuracyError",
     "EdgeportError",
     "ExportError",
+    "ImageWarning",
     "InputError",
     "ManifestError",
     "ParityError",
@@ -50,6 +53,20 @@ class ManifestError(EdgeportError):
 
 class InputError(EdgeportError, ValueError):
     """An argument, image or option that cannot be used."""
+
+
+class ImageWarning(UserWarning):
+    """An image is used, and not as its owner may expect.
+
+    The message is the same for every image, so that Python's filter of warnings shows it once.
+
+    Attributes:
+        image: what messages call the image.
+    """
+
+    def __init__(self, message: str, *, image: str) -> None:
+        super().__init__(message)
+        self.image = image
 
 
 class SessionError(EdgeportError):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["Streamed", "stream_outputs"]
+__all__ = ["Streamed", "run_batch", "stream_outputs"]
 
 
 class Streamed(NamedTuple):
@@ -31,6 +31,23 @@ class Streamed(NamedTuple):
     item: Any
     outputs: NDArray[np.float32] | None
     error: InputError | None
+
+
+def run_batch(
+    batch: Iterable[Any],
+    prepare: Callable[[Any], NDArray[np.float32]],
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> list[Streamed]:
+    """Prepare the items of a batch and run those that can be used; arguments as of :func:`stream_outputs`."""
+    results, inputs = [], []
+    for item in batch:
+        try:
+            inputs.append(prepare(item))
+            results.append(Streamed(item, None, None))
+        except InputError as error:
+            results.append(Streamed(item, None, error))
+    outputs = iter(run(np.stack(inputs)) if inputs else ())
+    return [result if result.error else result._replace(outputs=next(outputs)) for result in results]
 
 
 def stream_outputs(
@@ -52,25 +69,13 @@ def stream_outputs(
         batch_size: of the batches, at least 1; the last may be smaller.
         workers: threads, at least 1.
     """
-
-    def work(batch: list[Any]) -> list[Streamed]:
-        results, inputs = [], []
-        for item in batch:
-            try:
-                inputs.append(prepare(item))
-                results.append(Streamed(item, None, None))
-            except InputError as error:
-                results.append(Streamed(item, None, error))
-        outputs = iter(run(np.stack(inputs)) if inputs else ())
-        return [result if result.error else result._replace(outputs=next(outputs)) for result in results]
-
     source = iter(items)
     batches = iter(lambda: list(itertools.islice(source, batch_size)), [])
     waiting: deque[Future[list[Streamed]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="edgeport-stream")
     try:
         for batch in batches:
-            waiting.append(pool.submit(work, batch))
+            waiting.append(pool.submit(run_batch, batch, prepare, run))
             if len(waiting) > workers:
                 yield from waiting.popleft().result()
         while waiting:

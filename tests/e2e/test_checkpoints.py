@@ -110,7 +110,7 @@ def test_descriptions_fill_in_preprocessing_and_labels(
     processor = dict.fromkeys(
         ("resize", "resize_size", "image_size", "scale", "mean", "std"), "preprocessor_config.json"
     )
-    defaults = dict.fromkeys(("color", "task", "positions", "pooling"), "architecture default")
+    defaults = dict.fromkeys(("color", "bits", "task", "positions", "pooling"), "architecture default")
     assert sources == processor | defaults | {
         "interpolation": "command line",
         "labels": "config.json",

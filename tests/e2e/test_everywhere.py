@@ -119,6 +119,29 @@ def test_c(
     answers("C", top1)
 
 
+@pytest.mark.parametrize("maximum", [100, 255, 4095, 65535])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_c_reads_values_of_any_depth(
+    maximum: int,
+    channels: int,
+    everywhere: Callable[[str], Path],
+    c_program: Callable[[Path], Path],
+    tmp_path: Path,
+) -> None:
+    bundle = everywhere("lenet5")
+    pixels = _pixels(bundle)[1][:, :, :channels].astype(np.float64)
+    values = np.round(pixels / 255 * maximum).astype(">u2" if maximum > 255 else np.uint8)
+    height, width, _ = pixels.shape
+    path = tmp_path / "image.pnm"
+    path.write_bytes(f"P{5 if channels == 1 else 6}\n{width} {height}\n{maximum}\n".encode() + values.tobytes())
+    done = _run_c(c_program(bundle), path, "-k", 1)
+    assert (done.returncode, done.stderr) == (0, "")
+    name, score, _ = done.stdout.split()
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        expected = classifier.predict(path, 1)[0]
+    assert (name, float(score)) == (expected.label, pytest.approx(expected.score, abs=1e-3))
+
+
 def test_c_leaves_no_trace(
     everywhere: Callable[[str], Path], c_program: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -143,11 +166,12 @@ def test_make_without_onnxruntime_says_what_to_give(everywhere: Callable[[str], 
 @pytest.mark.parametrize(
     ("content", "argv", "message"),
     [
-        (b"", (), "is not a PPM file (P6)"),
-        (b"P5\n2 2\n255\n1234", (), "is not a PPM file (P6)"),
+        (b"", (), "is not a PPM or PGM file (P6 or P5)"),
+        (b"P4\n2 2\n1234", (), "is not a PPM or PGM file (P6 or P5)"),
         (b"P6\n2 2\n255\n12345678901", (), "is cut short"),
         (b"P6\n2 2\n255\n1234567890123", (), "is longer than its size says"),
-        (b"P6\n2 2\n65535\n123456789012", (), "does not have 8 bits per value"),
+        (b"P6\n2 2\n65535\n123456789012", (), "is cut short"),
+        (b"P6\n2 2\n65536\n123456789012", (), "has a maximum that is not from 1 to 65535"),
         (b"P6\n0 2\n255\n", (), "has no pixels, or too many"),
         (b"P6\n99999 99999\n255\n", (), "has no pixels, or too many"),
         (b"P6\n1 100000\n255\n", (), "is too narrow"),

@@ -79,7 +79,7 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
     options = (
         "--image-size 28 --channels 3 --num-classes 3 --mean 0.5 0.4 0.3 --std 0.3 0.2 0.1 --color bgr --scale unit "
         "--resize shorter --interpolation nearest --crop-pct 0.9 --opset 19 --batch 2 --seed 5 "
-        "--task multilabel --threshold 0.2 0.3 0.4 --activation in-graph --quantize none"
+        "--task multilabel --threshold 0.2 0.3 0.4 --activation in-graph --quantize none --bits 12"
     )
     files = ["--weights", str(weights), "--labels", str(labels), "--golden", str(golden)]
     assert main(["lenet5", "-o", str(tmp_path / "bundle"), *files, *options.split()]) == 0
@@ -100,6 +100,7 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
             "scale": "unit",
             "mean": [0.5, 0.4, 0.3],
             "std": [0.3, 0.2, 0.1],
+            "bits": 12,
         },
         "preprocess_sha256": "",
     }

@@ -5,7 +5,6 @@ Shapes: B images, C channels, H W image, K outputs.
 
 from __future__ import annotations
 
-import csv
 import io
 import zipfile
 import zlib
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.accuracy.dataset import read_labelled_images, read_rows
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.preprocess import preprocess
@@ -173,12 +172,7 @@ def _labels_of(path: Path) -> tuple[str, ...]:
     if path.is_dir():
         names = {p.name for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")}
     elif path.is_file():
-        try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                texts = [row.get("labels") or "" for row in csv.DictReader(file)]
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
-        names = {name.strip() for text in texts for name in text.split(";") if name.strip()}
+        names = {name for row in read_rows(path) for name in row.names}
     else:
         raise InputError(f"{path} does not exist; --data takes one folder per class, a CSV, an .npz or {DIGITS!r}")
     if not names:

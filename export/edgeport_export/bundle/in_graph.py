@@ -1,8 +1,9 @@
 """Preprocessing as part of the graph, in standard ONNX operators: the model takes 8-bit RGB pixels of any size.
 
-It is the runtime's preprocessing (``docs/bundle.md``), except that it decodes no files and does no EXIF rotation. In
-the resize, ONNX Runtime's arithmetic differs from Pillow's by a level here and there; everything else is equal to the
-bit.
+It is the runtime's preprocessing (``docs/bundle.md``), except that it decodes no files and does no EXIF rotation. A
+bilinear or bicubic resize is ONNX's Resize, whose arithmetic differs from Pillow's by a level here and there;
+everything else is equal to the bit. ONNX has no filter lanczos, box or hamming: the graph computes Pillow's weights for
+the size of its image, and multiplies by them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ _PREFIX = "preprocess/"
 # ITU-R 601-2 luma in 16 bits, as Pillow converts to grey.
 _LUMA, _WHOLE = (19595, 38470, 7471), 65536
 _ANTIALIASED: dict[str, Any] = {"antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
+# Reach of Pillow's filters in pixels, and the bits of its weights (Pillow, src/libImaging/Resample.c).
+_REACH = {"lanczos": 3.0, "box": 0.5, "hamming": 1.0}
+_WEIGHT = 2**22
+_TINY = 1e-300  # in place of 0 in sin(x) / x, which then is 1
 _RESIZE: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear", **_ANTIALIASED},
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5, **_ANTIALIASED},
@@ -79,7 +84,7 @@ class _Steps:
         return self._add("Unsqueeze", [planes, self._constant([0], np.int64)])
 
     def resize(self, pixels: str, spec: PreprocessSpec) -> tuple[str, str]:
-        """Uint8 (1, C, H, W) after the resize, and the new (H, W)."""
+        """Uint8 (1, C, H, W) after the resize (and the crop, with a filter that ONNX lacks), and the new (H, W)."""
         target = self._constant([spec.resize_size] * 2, np.int64)
         if spec.resize == "none":
             return pixels, target
@@ -91,6 +96,8 @@ class _Steps:
             for axis in (0, 1):
                 pixels = self._add("Gather", [pixels, self._nearest(sides, both, axis)], axis=2 + axis)
             return pixels, both
+        if spec.interpolation in _REACH:
+            return self._resample(pixels, sides, both, spec), both
         sizes = self._add("Concat", [self._add("Slice", [shape, *self._range(0, 2)]), both], axis=0)
         return self._add("Resize", [pixels, "", "", sizes], **_RESIZE[spec.interpolation]), both
 
@@ -105,15 +112,86 @@ class _Steps:
         places = self._add("Floor", [self._add("CumSum", [steps, self._constant(0, np.int64)])])
         return self._add("Cast", [places], to=TensorProto.INT64)
 
+    def _resample(self, pixels: str, sides: str, both: str, spec: PreprocessSpec) -> str:
+        """Pillow's resize with antialiasing, horizontally, then vertically, each rounded to 8 bits.
+
+        Only what the crop keeps is computed: of a narrow image the rest would be nearly all.
+        """
+        x = self._add("Cast", [pixels], to=TensorProto.DOUBLE)
+        start = self._start(both, spec)
+        for axis in (1, 0):
+            weights = self._weights(sides, both, start, axis, spec)
+            operands = [weights, x] if axis == 0 else [x, self._add("Transpose", [weights], perm=[1, 0])]
+            whole = self._add("Add", [self._add("MatMul", operands), self._double(_WEIGHT / 2)])
+            level = self._add("Floor", [self._add("Div", [whole, self._double(_WEIGHT)])])
+            x = self._add("Clip", [level, self._double(0), self._double(255)])
+        return self._add("Cast", [x], to=TensorProto.UINT8)
+
+    def _weights(self, sides: str, both: str, start: str, axis: int, spec: PreprocessSpec) -> str:
+        """Double (image size, old), whole numbers: what each row or column takes of the old ones, of ``_WEIGHT``."""
+        name, half, one = spec.interpolation, self._double(0.5), self._double(1)
+        old, new, first = (
+            self._add("Cast", [self._add("Gather", [size, self._constant(axis, np.int64)])], to=TensorProto.DOUBLE)
+            for size in (sides, both, start)
+        )
+        scale = self._add("Div", [old, new])
+        stretch = self._add("Max", [scale, one])
+        reach = self._add("Mul", [stretch, self._double(_REACH[name])])
+        rows = self._add("Range", [first, self._add("Add", [first, self._double(spec.image_size)]), one])
+        columns = self._add("Range", [self._double(0), old, one])
+        centres = self._add("Mul", [self._add("Add", [rows, half]), scale])
+        centres = self._add("Unsqueeze", [centres, self._constant([1], np.int64)])
+        bounds = [
+            self._add("Floor", [self._add("Add", [self._add(side, [centres, reach]), half])]) for side in ("Sub", "Add")
+        ]
+        is_near = self._add(
+            "And", [self._add("GreaterOrEqual", [columns, bounds[0]]), self._add("Less", [columns, bounds[1]])]
+        )
+        offsets = self._add("Add", [self._add("Sub", [columns, centres]), half])
+        values = self._filter(self._add("Mul", [offsets, self._add("Div", [one, stretch])]), name)
+        values = self._add("Mul", [values, self._add("Cast", [is_near], to=TensorProto.DOUBLE)])
+        total = self._add("ReduceSum", [values, self._constant([1], np.int64)], keepdims=1)
+        weights = self._add("Mul", [self._add("Div", [values, total]), self._double(_WEIGHT)])
+        size = self._add("Floor", [self._add("Add", [self._add("Abs", [weights]), half])])
+        return self._add("Mul", [self._add("Sign", [weights]), size])
+
+    def _filter(self, x: str, name: str) -> str:
+        """A filter's values, for distances in its own unit."""
+        if name == "box":
+            inside = [self._add("Greater", [x, self._double(-0.5)]), self._add("LessOrEqual", [x, self._double(0.5)])]
+            return self._add("Cast", [self._add("And", inside)], to=TensorProto.DOUBLE)
+        if name == "lanczos":
+            return self._add("Mul", [self._sinc(x), self._sinc(self._add("Div", [x, self._double(3)]))])
+        # cos(a) as 1 - 2 sin(a/2)^2: ONNX Runtime has no cosine in double precision.
+        sine = self._add("Sin", [self._add("Mul", [x, self._double(np.pi / 2)])])
+        cosine = self._add(
+            "Sub", [self._double(1), self._add("Mul", [self._add("Mul", [sine, sine]), self._double(2)])]
+        )
+        # Pillow's constants are of single precision, and do not sum to 1; it has 1 in the middle all the same.
+        level, swing = (self._double(float(np.float32(value))) for value in (0.54, 0.46))
+        window = self._add("Add", [level, self._add("Mul", [swing, cosine])])
+        values = self._add("Mul", [self._sinc(x), window])
+        return self._add("Where", [self._add("Equal", [x, self._double(0)]), self._double(1), values])
+
+    def _sinc(self, x: str) -> str:
+        angle = self._add("Mul", [self._add("Abs", [x]), self._double(np.pi)])
+        angle = self._add("Max", [angle, self._double(_TINY)])
+        return self._add("Div", [self._add("Sin", [angle]), angle])
+
     def crop(self, pixels: str, sides: str, spec: PreprocessSpec) -> str:
         """The centre; halves are rounded to even."""
-        size = self._constant([spec.image_size] * 2, np.int64)
-        if spec.resize != "shorter" and spec.resize_size == spec.image_size:
+        is_whole = spec.resize != "shorter" and spec.resize_size == spec.image_size
+        if is_whole or (spec.resize != "none" and spec.interpolation in _REACH):
             return pixels
+        start, size = self._start(sides, spec), self._constant([spec.image_size] * 2, np.int64)
+        return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
+
+    def _start(self, sides: str, spec: PreprocessSpec) -> str:
+        """The first row and column of the crop."""
+        size = self._constant([spec.image_size] * 2, np.int64)
         margin = self._add("Cast", [self._add("Sub", [sides, size])], to=TensorProto.DOUBLE)
         half = self._add("Round", [self._add("Div", [margin, self._constant(2, np.float64)])])
-        start = self._add("Cast", [half], to=TensorProto.INT64)
-        return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
+        return self._add("Cast", [half], to=TensorProto.INT64)
 
     def normalize(self, pixels: str, spec: PreprocessSpec) -> str:
         """Float32, in the runtime's order of operations."""
@@ -133,6 +211,9 @@ class _Steps:
         name = f"{_PREFIX}constant{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(value, dtype), name))
         return name
+
+    def _double(self, value: float) -> str:
+        return self._constant(value, np.float64)
 
     def _range(self, start: int, end: int) -> tuple[str, str]:
         return self._constant([start], np.int64), self._constant([end], np.int64)

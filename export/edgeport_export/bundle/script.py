@@ -45,6 +45,7 @@ def write_c_program(bundle: Path, manifest: Manifest) -> None:
         f"#define TASK {contract.task.upper()}",
         f"#define NUM_OUTPUTS {contract.num_outputs}",
         f"#define SHORTER_SIDE {spec.resize_size if spec.resize == 'shorter' else 0}",
+        f"#define BITS {spec.bits or 0}",
         "static const char *const LABELS[] = {",
         *(f"    {'NULL' if label is None else _c_string(label)}," for label in labels),
         "};",
@@ -98,4 +99,5 @@ def _constants(manifest: Manifest) -> dict[str, object]:
         "SCALE": spec.scale,
         "MEAN": list(spec.mean),
         "STD": list(spec.std),
+        "BITS": spec.bits,
     }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
-from dataclasses import dataclass
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from edgeport_export.graph.model_file import save_model
+from edgeport_export.quantize.calibration import MAX_UNREADABLE
 from edgeport_export.quantize.drop import Drop, measure_drop
 from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.engine.saturation import adds_in_16_bits
 from edgeport_runtime.engine.session import Session, SessionSettings
+from edgeport_runtime.errors import ImageWarning, InputError
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
 from edgeport_runtime.outputs.tasks import centred, decisions
 from edgeport_runtime.pixels.preprocess import preprocess
@@ -35,25 +38,53 @@ _BATCH = 8
 _NUM_PROBES = 32  # images by which layers are ranked and ranges chosen
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationImages:
-    """Labelled images, preprocessed a batch at a time.
+    """Labelled images, preprocessed a batch at a time; those that cannot be used are left out.
 
-    Attributes:
+    Args:
         images: where they are and what is true of them.
         contract: preprocessing and batch.
     """
 
-    images: LabelledImages
-    contract: Contract
+    def __init__(self, images: LabelledImages, contract: Contract) -> None:
+        self._images, self._contract = images, contract
+        self._unusable: dict[int, str] = {}
+
+    @property
+    def targets(self) -> NDArray[np.int64]:
+        """What is true of the images that can be used; known after the first pass."""
+        return np.delete(self._images.targets, list(self._unusable), axis=0)
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
-        """Preprocessed images in their order; the last batch is filled up where the contract fixes its size."""
-        size = self.contract.batch or _BATCH
-        paths = self.images.paths
-        for start in range(0, len(paths), size):
-            part = [preprocess(path, self.contract.preprocess) for path in paths[start : start + size]]
-            yield np.stack(part + part[:1] * (size - len(part) if self.contract.batch else 0))
+        """Preprocessed images in their order; the last batch is filled up where the contract fixes its size.
+
+        Raises:
+            InputError: if more than 5% of the images cannot be used.
+        """
+        size = self._contract.batch or _BATCH
+        usable = self._usable()
+        while part := list(itertools.islice(usable, size)):
+            yield np.stack(part + part[:1] * (size - len(part) if self._contract.batch else 0))
+
+    def _usable(self) -> Iterator[NDArray[np.float32]]:
+        for i, path in enumerate(self._images.paths):
+            if i in self._unusable:
+                continue
+            try:
+                yield preprocess(path, self._contract.preprocess)
+            except InputError as error:
+                self._unusable[i] = str(error)
+                self._check_unusable()
+
+    def _check_unusable(self) -> None:
+        num_images, errors = len(self._images.paths), list(self._unusable.values())
+        if len(errors) > MAX_UNREADABLE * num_images:
+            raise InputError(
+                f"--eval: {len(errors)} of {num_images} images cannot be used, more than {MAX_UNREADABLE:.0%}; the "
+                f"last error: {errors[-1]}"
+            )
+        message = "images of --eval that cannot be used are left out"
+        warnings.warn(ImageWarning(message, image=errors[-1]), stacklevel=1)
 
 
 class Likeness(NamedTuple):
@@ -125,10 +156,10 @@ class Judge:
         if self._calibration is not None:
             is_real = not self._calibration.is_builtin
             counts.append(len(self._calibration) - self._calibration.num_unreadable if is_real else 0)
-        if self._evaluation is not None and len(self._evaluation.images.targets) > max(counts, default=0):
+        if self._evaluation is not None and len(self._evaluation.targets) > max(counts, default=0):
             assert self._drop_reference is not None
             pairs.append((_joined(run, self._evaluation.batches()), self._drop_reference))
-            counts.append(len(self._evaluation.images.targets))
+            counts.append(len(self._evaluation.targets))
         num_images, (ours_BK, theirs_BK) = max(zip(counts, pairs, strict=True), key=lambda pair: pair[0])
         is_equal_BK = decisions(ours_BK, self._contract) == decisions(theirs_BK, self._contract)
         return Likeness(relative_l2, num_images, int(is_equal_BK[:num_images].all(axis=1).sum()))
@@ -147,7 +178,7 @@ class Judge:
             return measure_drop(outputs_BK, self._reference[-1], None, self._contract)
         outputs_BK = _joined(run, self._evaluation.batches())
         assert self._drop_reference is not None
-        targets = self._evaluation.images.targets
+        targets = self._evaluation.targets
         num_images = len(targets)  # a fixed batch may have been filled up
         return measure_drop(outputs_BK[:num_images], self._drop_reference[:num_images], targets, self._contract)
 

@@ -20,7 +20,8 @@ CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
 
 _MAX_SIZE = 4096
 _GEOMETRY_OPTIONS = "--resize (with --image-size and --crop-pct)"
-_FILTERS = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # PIL.Image.Resampling
+# PIL.Image.Resampling
+_FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
 _TYPE = re.compile(r"(?P<family>ViT|DeiT|Bit|CLIP|ConvNext)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?")
 _KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
 _CONVNEXT_CROP, _CONVNEXT_WHOLE = 224 / 256, 384  # of ConvNextImageProcessor: from this side on nothing is cropped
@@ -44,7 +45,8 @@ def processor_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, 
     if "interpolation" not in given and reader.flag("do_resize", default=True) and "resample" in document:
         filter_ = document["resample"]
         if type(filter_) is not int or filter_ not in _FILTERS:
-            reader.refuse("resample", "only 0 (nearest), 2 (bilinear) and 3 (bicubic) are supported", "--interpolation")
+            known = ", ".join(f"{number} ({name})" for number, name in _FILTERS.items())
+            reader.refuse("resample", f"only {known} are known", "--interpolation")
         fields["interpolation"] = _FILTERS[filter_]
     return fields | _processor_values(reader, given)
 

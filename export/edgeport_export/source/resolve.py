@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.depth import MAX_BITS
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
@@ -147,7 +148,9 @@ def tell_command_line(config: ExportConfig) -> dict[str, Any]:
 
 def tell_architecture(preprocess: PreprocessSpec, **others: Any) -> dict[str, Any]:
     """The defaults: an input contract, a multi-class task, and whatever else the architecture says."""
-    return {name: getattr(preprocess, name) for name in INPUT_FIELDS} | {"task": "multiclass"} | others
+    told = {name: getattr(preprocess, name) for name in INPUT_FIELDS}
+    # None is for bundles of EdgePort 0.1, which heed nothing that an image file says of its values.
+    return told | {"bits": preprocess.bits or MAX_BITS, "task": "multiclass"} | others
 
 
 _Values: TypeAlias = dict[str, Value]
@@ -235,6 +238,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("scale", _OF_INPUT, _scale),
     Option("mean", _OF_INPUT, _per_channel("mean")),
     Option("std", _OF_INPUT, _per_channel("std")),
+    Option("bits", _OF_INPUT),
     Option("resize_size", (*_BESIDE, ARCHITECTURE), _resize_size),
     Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, ARCHITECTURE)),
     Option("labels", (COMMAND_LINE, CONFIG)),

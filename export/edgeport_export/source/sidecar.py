@@ -130,7 +130,7 @@ def _tell_input(
             exact = PreprocessSpec.from_dict(ours if isinstance(ours, dict) else {})
         except InputError as error:
             raise WeightsError(f"{PROCESSOR} of {source.name}: {_OURS}: {error}") from None
-        told[PROCESSOR] |= {name: getattr(exact, name) for name in INPUT_FIELDS}
+        told[PROCESSOR] |= {name: value for name in INPUT_FIELDS if (value := getattr(exact, name)) is not None}
         return told
     told[CONFIG] |= timm_fields(source.config, given)
     told[PROCESSOR] |= processor_fields(source.processor, given)

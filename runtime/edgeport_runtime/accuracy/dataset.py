@@ -3,27 +3,42 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from edgeport_runtime.accuracy.matching import match_names
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.decode import find_images
+from edgeport_runtime.pixels.decode import is_folder, search_images
+from edgeport_runtime.pixels.formats import image_suffixes, kind_of, short_name
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from edgeport_runtime.accuracy.matching import Match, MatchedBy
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["LabelledImages", "read_labelled_images"]
+__all__ = ["LabelledImages", "Row", "read_labelled_images", "read_rows"]
 
 _SEPARATOR = ";"
-_COLUMNS = "path,labels"
-_DATA = f"--data takes a folder with one folder of images per class, or a CSV with the columns {_COLUMNS}"
+_PATH, _LABELS = _COLUMNS = ("path", "labels")
+_HEADER = ",".join(_COLUMNS)
+_DATA = f"--data takes a folder with one folder of images per class, or a CSV with the columns {_HEADER}"
+_NUM_SHOWN = 5
+
+
+class Row(NamedTuple):
+    """A row of a CSV: where it stands, an image's path as it is written, and the labels."""
+
+    where: str
+    path: str
+    names: list[str]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,103 +51,146 @@ class LabelledImages:
             ``multilabel``.
         matched_by: how names became classes: ``name`` (of the labels), ``sorted order`` of the folders, or ``number``.
         folders: of one folder per class: each folder's name and class; empty for a CSV.
+        left_out: of folders: how many files of each kind were not taken as images.
     """
 
     paths: list[Path]
     targets: NDArray[np.int64]
-    matched_by: Literal["name", "sorted order", "number"]
+    matched_by: MatchedBy
     folders: tuple[tuple[str, int], ...] = ()
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
-def read_labelled_images(data: str | os.PathLike[str], contract: Contract) -> LabelledImages:
+def read_labelled_images(data: str | os.PathLike[str], contract: Contract, *, match: Match = "auto") -> LabelledImages:
     """Find images and the classes that they belong to; no image is read.
 
     Args:
         data: a folder with one folder of images per class (not for ``multilabel``), each searched recursively; or a CSV
-            file with a header and the columns ``path`` (relative to the file's folder) and ``labels`` (names, or
-            numbers where the model has no names; several are separated by ``;``).
+            file with a header and the columns ``path`` (relative to the file's folder) and ``labels`` (names or
+            numbers; several are separated by ``;``), as :func:`read_rows` reads it.
         contract: the model's task and labels.
+        match: ``auto`` matches names to labels, or numbers to classes (:func:`match_names`); ``order`` takes the
+            folders, sorted by name as torchvision's ImageFolder sorts them, as the classes in their order.
 
     Raises:
         InputError: if the folders or labels cannot be matched to classes, or there is no image.
     """
     path = Path(data)
-    if path.is_dir():
+    if is_folder(path):
         if contract.task == "multilabel":
             raise InputError(
                 f"{path} is a folder, where each image has one class; a multi-label model needs a CSV file"
             )
-        return _read_folder(path, contract)
-    if path.is_file():
-        return _read_csv(path, contract)
-    raise InputError(f"{path} does not exist; {_DATA}")
+        return _read_folder(path, contract, match)
+    if match == "order":
+        raise InputError(f"--match order is for one folder per class; {short_name(path)} is no folder")
+    try:
+        is_file = path.is_file()
+    except OSError:  # too long for a path
+        is_file = False
+    if not is_file:
+        raise InputError(f"{short_name(path)} does not exist; {_DATA}")
+    return _read_csv(path, contract)
 
 
-def _read_folder(root: Path, contract: Contract) -> LabelledImages:
-    folders = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _read_folder(root: Path, contract: Contract, match: Match) -> LabelledImages:
+    entries = sorted(p for p in root.iterdir() if not p.name.startswith("."))
+    folders = [p for p in entries if p.is_dir()]
     if not folders:
         raise InputError(f"{root} contains no folders; {_DATA}")
-    matched_by, indices = _match([f.name for f in folders], contract)
-    paths = [find_images(folder) for folder in folders]
+    matched_by, indices = _match_folders(root, [f.name for f in folders], contract, match)
+    found = [search_images(folder) for folder in folders]
+    beside = [p.suffix for p in entries if p.is_file()]
+    left_out = Counter("in no folder of a class" if s.lower() in image_suffixes() else kind_of(s) for s in beside)
     return LabelledImages(
-        paths=[path for group in paths for path in group],
-        targets=np.repeat(np.array(indices, np.int64), [len(group) for group in paths]),
+        paths=[path for group in found for path in group.paths],
+        targets=np.repeat(np.array(indices, np.int64), [len(group.paths) for group in found]),
         matched_by=matched_by,
         folders=tuple((folder.name, index) for folder, index in zip(folders, indices, strict=True)),
+        left_out=sum((group.left_out for group in found), left_out),
     )
 
 
-def _match(names: list[str], contract: Contract) -> tuple[Literal["name", "sorted order"], list[int]]:
-    labels, num_classes = contract.labels, contract.num_classes
-    if labels is not None and set(names) <= set(labels):
-        return "name", [labels.index(name) for name in names]
-    if len(names) == num_classes:
-        return "sorted order", list(range(num_classes))
-    if labels is None:
+def _match_folders(root: Path, names: list[str], contract: Contract, match: Match) -> tuple[MatchedBy, list[int]]:
+    is_complete = len(names) == contract.num_classes
+    if match == "order":
+        if not is_complete:
+            raise InputError(
+                f"{root}: --match order needs one folder per class, but there are {len(names)} folders for "
+                f"{contract.num_classes} classes"
+            )
+        return "sorted order", list(range(len(names)))
+    matching = match_names(names, contract)
+    if matching.problems:
+        told = "; ".join(list(matching.problems.values())[:_NUM_SHOWN])
+        more = len(matching.problems) - _NUM_SHOWN
+        order = ", or give --match order if they are the classes in sorted order" if is_complete else ""
         raise InputError(
-            f"{len(names)} folders for {num_classes} classes, and the model has no labels to match them by name"
+            f"{root}: {len(names)} folders for {contract.num_classes} classes cannot be matched: {told}"
+            f"{f'; and {more} more' if more > 0 else ''}; name the folders by the labels, or by the classes' "
+            f"numbers{order}"
         )
-    unknown = [name for name in names if name not in labels]
-    raise InputError(f"{len(names)} folders for {num_classes} classes; not among the labels: {', '.join(unknown[:10])}")
+    return matching.by, [matching.classes[name] for name in names]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of a CSV file of paths and labels, in UTF-8, with a header.
+
+    Columns are separated by commas or, as Excel writes them in many languages, by semicolons, in which case several
+    labels of a row are quoted (``"cat;dog"``). Other columns and empty rows are passed over.
+
+    Raises:
+        InputError: naming the line, if it is no such file.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            header = file.readline()
+            file.seek(0)
+            delimiter = ";" if ";" in header and "," not in header else ","
+            reader = csv.DictReader(file, delimiter=delimiter)
+            reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
+            missing = [name for name in _COLUMNS if name not in reader.fieldnames]
+            if missing:
+                raise InputError(f"{path} has no column {missing[0]!r}; its first line must be {_HEADER}")
+            for row in reader:
+                where = f"{path}, line {reader.line_num}"
+                if any(row.get(None) or ()):
+                    raise InputError(f'{where}: more values than columns; write several labels as "cat;dog", in quotes')
+                names = [name.strip() for name in (row[_LABELS] or "").split(_SEPARATOR) if name.strip()]
+                if row[_PATH]:
+                    yield Row(where, row[_PATH], names)
+                elif names:
+                    raise InputError(f"{where}: the path is empty")
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
 
 
 def _read_csv(path: Path, contract: Contract) -> LabelledImages:
-    paths: list[Path] = []
-    rows: list[list[int]] = []
-    indices = {contract.label(i): i for i in range(contract.num_classes)}
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            missing = [name for name in _COLUMNS.split(",") if name not in (reader.fieldnames or ())]
-            if missing:
-                raise InputError(f"{path} has no column {missing[0]!r}; its first line must be {_COLUMNS}")
-            for row in reader:
-                where = f"{path}, line {reader.line_num}"
-                if not row["path"]:
-                    raise InputError(f"{where}: the path is empty")
-                paths.append(path.parent / row["path"])
-                rows.append(_classes(row["labels"] or "", indices, contract, where=where))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
-    if not paths:
+    rows = list(read_rows(path))
+    if not rows:
         raise InputError(f"{path} contains no rows")
-    if contract.task == "multilabel":
-        targets = np.zeros((len(rows), contract.num_classes), np.int64)
-        for target_K, classes in zip(targets, rows, strict=True):
-            target_K[classes] = 1
-    else:
-        targets = np.array([classes[0] for classes in rows], np.int64)
-    return LabelledImages(paths=paths, targets=targets, matched_by="number" if contract.labels is None else "name")
+    matching = match_names((name for row in rows for name in row.names), contract)
+    is_multilabel = contract.task == "multilabel"
+    targets = np.zeros((len(rows), contract.num_classes) if is_multilabel else len(rows), np.int64)
+    for i, row in enumerate(rows):
+        problem = next((matching.problems[name] for name in row.names if name in matching.problems), None)
+        if problem is not None:
+            raise InputError(f"{row.where}: {problem}")
+        if not is_multilabel and len(row.names) != 1:
+            raise InputError(f"{row.where}: {len(row.names)} labels, but an image of a {contract.task} model has one")
+        classes = [matching.classes[name] for name in row.names]
+        if is_multilabel:
+            targets[i, classes] = 1
+        else:
+            targets[i] = classes[0]
+    return LabelledImages(
+        paths=[_beside(path, row.path) for row in rows],
+        targets=targets,
+        matched_by=matching.by,
+    )
 
 
-def _classes(text: str, indices: dict[str, int], contract: Contract, *, where: str) -> list[int]:
-    names = [name.strip() for name in text.split(_SEPARATOR) if name.strip()]
-    for name in names:
-        if name not in indices:
-            known = ", ".join(list(indices)[:10])
-            raise InputError(
-                f"{where}: {name!r} is not among the model's labels ({known}{', ...' * (len(indices) > 10)})"
-            )
-    if contract.task != "multilabel" and len(names) != 1:
-        raise InputError(f"{where}: {len(names)} labels, but an image of a {contract.task} model has one")
-    return [indices[name] for name in names]
+def _beside(file: Path, written: str) -> Path:
+    """The path of an image as a CSV names it; one that was written on Windows has backslashes."""
+    path = file.parent / written
+    return path if "\\" not in written or path.exists() else file.parent / written.replace("\\", "/")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -13,8 +14,9 @@ from edgeport_runtime.accuracy.evaluation import (
     LabelEvaluation,
     MulticlassEvaluation,
     MultilabelEvaluation,
+    UnusableImage,
 )
-from edgeport_runtime.errors import SessionError
+from edgeport_runtime.errors import InputError, SessionError
 from edgeport_runtime.outputs.metrics import (
     auroc,
     average_precision,
@@ -34,57 +36,77 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.accuracy.dataset import LabelledImages
     from edgeport_runtime.accuracy.evaluation import Evaluation
+    from edgeport_runtime.accuracy.matching import Match
     from edgeport_runtime.accuracy.protocol import RunsImages
     from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["evaluate"]
+
+# What is true of an image, and what the graph gives for it.
+_Results: TypeAlias = "Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]"
 
 _TOP_5 = 5
 _TINY = float(np.finfo(np.float32).tiny)  # the smallest probability that a graph's float32 softmax gives
 
 
 def evaluate(
-    classifier: RunsImages, data: str | os.PathLike[str], *, on_progress: Callable[[int, int], None] | None = None
+    classifier: RunsImages,
+    data: str | os.PathLike[str],
+    *,
+    match: Match = "auto",
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Run every image of a data set and compare with what is true of it.
 
-    Folders are matched to labels by name if each of them is a label, otherwise to classes by sorted order.
+    An image that cannot be used, such as a damaged one, is counted, and has no part in the metrics.
 
     Args:
         classifier: a loaded model.
         data: a folder with one folder of images per class, each searched recursively; or a CSV file with the columns
             ``path`` and ``labels``.
+        match: how names become classes: ``auto``, or ``order`` of the folders
+            (:func:`edgeport_runtime.accuracy.dataset.read_labelled_images`).
         on_progress: called with (images done, images in all).
 
     Raises:
-        InputError: if the data cannot be matched to classes, or an image cannot be used.
+        InputError: if the data cannot be matched to classes, or no image can be used.
         SessionError: if the model fails, or gives NaN or infinite values.
     """
-    images = read_labelled_images(data, classifier.contract)
+    images = read_labelled_images(data, classifier.contract, match=match)
+    unusable: list[UnusableImage] = []
 
-    def outputs() -> Iterator[NDArray[np.float32]]:
-        for done, output_K in enumerate(classifier.iter_outputs(images.paths)):
-            if not np.isfinite(output_K).all():
-                raise SessionError(f"{images.paths[done]}: the model returned NaN or infinite values")
-            yield output_K
+    def results() -> _Results:
+        for i, (path, output_K, error) in enumerate(classifier.iter_results(images.paths)):
+            if output_K is None:
+                unusable.append(UnusableImage(path=str(path), error=str(error)))
+            elif not np.isfinite(output_K).all():
+                raise SessionError(f"{path}: the model returned NaN or infinite values")
+            else:
+                yield images.targets[i], output_K
             if on_progress is not None:
-                on_progress(done + 1, len(images.paths))
+                on_progress(i + 1, len(images.paths))
+        if len(unusable) == len(images.paths):
+            raise InputError(f"none of the {len(unusable)} images can be used; the first: {unusable[0].error}")
 
     measure = {"multiclass": _multiclass, "binary": _binary, "multilabel": _multilabel}[classifier.contract.task]
-    return measure(outputs(), images, classifier.contract)
+    result = measure(results(), images, classifier.contract)
+    return replace(result, unusable=tuple(unusable), left_out=dict(images.left_out))
 
 
-def _multiclass(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
-    targets, num_images = images.targets, len(images.targets)
-    predicted, losses, confidences = np.empty(num_images, np.int64), np.empty(num_images), np.empty(num_images)
+def _multiclass(results: _Results, images: LabelledImages, contract: Contract) -> Evaluation:
+    true, best, losses_seen, confidences_seen = [], [], [], []
     num_top5 = 0
     # One image at a time: what is kept does not grow with the number of classes.
-    for i, output_K in enumerate(outputs):
-        best = top_k(output_K, _TOP_5)
+    for target, output_K in results:
+        ranked = top_k(output_K, _TOP_5)
         p_K = probabilities(output_K[np.newaxis], contract)[0]
-        predicted[i], confidences[i] = best[0], p_K[best[0]]
-        losses[i] = _categorical_loss(output_K, int(targets[i]), contract)
-        num_top5 += int(targets[i] in best)
+        true.append(int(target))
+        best.append(int(ranked[0]))
+        confidences_seen.append(float(p_K[ranked[0]]))
+        losses_seen.append(_categorical_loss(output_K, int(target), contract))
+        num_top5 += int(target in ranked)
+    num_images, targets, predicted = len(true), np.array(true), np.array(best)
+    losses, confidences = np.array(losses_seen), np.array(confidences_seen)
     is_correct = predicted == targets
     pairs, counts = np.unique(np.stack([targets, predicted], axis=1), axis=0, return_counts=True)
     names = {index: name for name, index in images.folders}
@@ -109,10 +131,10 @@ def _multiclass(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, 
     )
 
 
-def _binary(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
-    outputs_B1 = np.stack(list(outputs))
+def _binary(results: _Results, images: LabelledImages, contract: Contract) -> Evaluation:
+    targets_B, outputs_B1 = (np.stack(values) for values in zip(*results, strict=True))
     p_B, decided_B = probabilities(outputs_B1, contract)[:, 0], decisions(outputs_B1, contract)[:, 0]
-    counts = np.bincount(2 * images.targets + decided_B, minlength=4)
+    counts = np.bincount(2 * targets_B + decided_B, minlength=4)
     true_negatives, false_positives, false_negatives, true_positives = (int(n) for n in counts)
     precision, recall, f1 = precision_recall_f1(true_positives, false_positives, false_negatives)
     return BinaryEvaluation(
@@ -126,15 +148,15 @@ def _binary(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, cont
         precision=precision,
         recall=recall,
         f1=f1,
-        auroc=auroc(p_B, images.targets),
-        cross_entropy=float(_binary_loss(outputs_B1, images.targets[:, np.newaxis], contract).mean()),
-        calibration_error=calibration_error(p_B, images.targets),
+        auroc=auroc(p_B, targets_B),
+        cross_entropy=float(_binary_loss(outputs_B1, targets_B[:, np.newaxis], contract).mean()),
+        calibration_error=calibration_error(p_B, targets_B),
         matched_by=images.matched_by,
     )
 
 
-def _multilabel(outputs: Iterator[NDArray[np.float32]], images: LabelledImages, contract: Contract) -> Evaluation:
-    outputs_BK, targets_BK = np.stack(list(outputs)), images.targets
+def _multilabel(results: _Results, _images: LabelledImages, contract: Contract) -> Evaluation:
+    targets_BK, outputs_BK = (np.stack(values) for values in zip(*results, strict=True))
     p_BK, decided_BK = probabilities(outputs_BK, contract), decisions(outputs_BK, contract)
     thresholds_K = np.broadcast_to(np.array(contract.thresholds), contract.num_classes)
     labels = []

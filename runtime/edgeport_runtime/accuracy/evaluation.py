@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 __all__ = [
@@ -12,7 +12,16 @@ __all__ = [
     "LabelEvaluation",
     "MulticlassEvaluation",
     "MultilabelEvaluation",
+    "UnusableImage",
 ]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnusableImage:
+    """An image that has no part in the metrics: its path, and why."""
+
+    path: str
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +48,8 @@ class MulticlassEvaluation:
         confusion: (true class, predicted class, images), for each pair that occurs.
         matched_by: how names became classes: ``name`` (of the labels), ``sorted order`` of the folders, or ``number``.
         classes: one entry a class that has images, in their order.
+        unusable: images that could not be used; they are in no figure.
+        left_out: of folders: files that were not taken as images, by kind.
     """
 
     num_images: int
@@ -50,6 +61,8 @@ class MulticlassEvaluation:
     confusion: tuple[tuple[int, int, int], ...]
     matched_by: str
     classes: tuple[ClassCount, ...]
+    unusable: tuple[UnusableImage, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -71,7 +84,7 @@ class BinaryEvaluation:
         auroc: area under the receiver operating characteristic; None unless there are images of both classes.
         cross_entropy: mean binary cross-entropy, in nats.
         calibration_error: expected calibration error of the probability, 15 bins (Guo et al. 2017, Equation 3).
-        matched_by: as for :class:`MulticlassEvaluation`.
+        matched_by, unusable, left_out: as for :class:`MulticlassEvaluation`.
     """
 
     num_images: int
@@ -88,6 +101,8 @@ class BinaryEvaluation:
     cross_entropy: float
     calibration_error: float
     matched_by: str
+    unusable: tuple[UnusableImage, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
@@ -122,6 +137,7 @@ class MultilabelEvaluation:
         num_labels_with_images: how many labels that is.
         cross_entropy: mean binary cross-entropy over images and labels, in nats.
         labels: each label by itself.
+        unusable, left_out: as for :class:`MulticlassEvaluation`.
     """
 
     num_images: int
@@ -134,6 +150,8 @@ class MultilabelEvaluation:
     num_labels_with_images: int
     cross_entropy: float
     labels: tuple[LabelEvaluation, ...]
+    unusable: tuple[UnusableImage, ...] = ()
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""

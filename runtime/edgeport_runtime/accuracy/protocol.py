@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.manifest import Manifest, Variant
     from edgeport_runtime.outputs.predictions import Prediction, StreamResult
     from edgeport_runtime.pixels.decode import ImageSource
+    from edgeport_runtime.stream import Streamed
 
 __all__ = ["RunsImages"]
 
@@ -36,6 +37,10 @@ class RunsImages(Protocol):
 
     def stream(self, items: Iterable[ImageSource], *, top_k: int = 5) -> Iterator[StreamResult]:
         """The same for many images, in their order."""
+        ...
+
+    def iter_results(self, images: Iterable[ImageSource]) -> Iterator[Streamed]:
+        """The same, where an image that cannot be used gives its error, and the others go on."""
         ...
 
     def explain(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.outputs.predictions import StreamResult
@@ -34,7 +35,7 @@ def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_predictions
 
-    images = _expand(args.images)
+    images, left_out = _expand(args.images)
     is_counted = len(images) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
     results: list[dict[str, Any]] = []
     with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
@@ -53,16 +54,31 @@ def _predict(args: argparse.Namespace) -> int:
             _print_what_ran(classifier)
     if args.json:
         _print_json(results)
+    _tell_left_out(left_out)
     return ERROR if any("error" in result for result in results) else DONE
 
 
-def _expand(paths: list[str]) -> list[str]:
-    """Files as they are, and the images of folders."""
-    from pathlib import Path
+def _expand(paths: list[str]) -> tuple[list[str], Counter[str]]:
+    """Files as they are, and the images of folders; how many files of each kind the folders hold beside them."""
+    from edgeport_runtime.pixels.decode import is_folder, search_images
 
-    from edgeport_runtime.pixels.decode import find_images
+    names: list[str] = []
+    left_out: Counter[str] = Counter()
+    for path in paths:
+        if is_folder(path):
+            found = search_images(path)
+            names += map(str, found.paths)
+            left_out += found.left_out
+        else:
+            names.append(path)
+    return names, left_out
 
-    return [name for path in paths for name in (map(str, find_images(path)) if Path(path).is_dir() else [path])]
+
+def _tell_left_out(left_out: Mapping[str, int]) -> None:
+    from edgeport_runtime.pixels.formats import describe_left_out
+
+    if left_out:
+        print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
 
 
 def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable[StreamResult]:
@@ -85,13 +101,17 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.commands.report import print_evaluation
 
     with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
-        result = evaluate(classifier, args.data, on_progress=_show_count if sys.stderr.isatty() else None)
+        on_progress = _show_count if sys.stderr.isatty() else None
+        result = evaluate(classifier, args.data, match=args.match, on_progress=on_progress)
+        for unusable in result.unusable:
+            print(f"error: {unusable.error}", file=sys.stderr)
         if args.json:
             _print_json({"variant": _variant_name(classifier), "device": classifier.device, **result.to_dict()})
         else:
             print_evaluation(result, classifier.contract)
             _print_what_ran(classifier)
-    return DONE
+    _tell_left_out(result.left_out)
+    return ERROR if result.unusable else DONE
 
 
 def _show_count(done: int, total: int, what: str = "images") -> None:

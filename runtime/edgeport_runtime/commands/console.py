@@ -9,7 +9,7 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, NoReturn
 
-from edgeport_runtime.errors import EdgeportError, ParityError
+from edgeport_runtime.errors import EdgeportError, ImageWarning, ParityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,8 +31,15 @@ def run_command(body: Callable[[], int]) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a label or a path that its encoding does not have
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
+    with warnings.catch_warnings():
+        if not sys.warnoptions:
+            warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
+            warnings.filterwarnings("default", category=ImageWarning)
+            warnings.showwarning = _show_warning
+        return _run(body)
+
+
+def _run(body: Callable[[], int]) -> int:
     try:
         status = body()
         sys.stdout.flush()
@@ -55,6 +62,11 @@ def run_command(body: Callable[[], int]) -> int:
     except MemoryError:
         print("error: out of memory", file=sys.stderr)
         return ERROR
+
+
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
+    image = f"{message.image}: " if isinstance(message, ImageWarning) else ""
+    print(f"warning: {image}{message} (said once)", file=sys.stderr)
 
 
 def _terminate(signum: int, _frame: object) -> NoReturn:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from typing import get_args
+
+from edgeport_runtime.accuracy.matching import Match
 
 __all__ = ["make_parser"]
 
@@ -47,6 +50,13 @@ def make_parser() -> argparse.ArgumentParser:
         required=True,
         metavar="PATH",
         help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
+    )
+    evaluate.add_argument(
+        "--match",
+        choices=get_args(Match),
+        default="auto",
+        help="How folders become classes: auto (default) by the labels' names, or by number; order takes the folders, "
+        "sorted by name, as the classes in their order.",
     )
     add("verify", "Run the golden images on this device and compare the outputs with PyTorch's.")
     info = add("info", "Show what the bundle's manifest says.")

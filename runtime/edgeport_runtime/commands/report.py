@@ -39,6 +39,7 @@ def describe_input(contract: Contract) -> str:
     return (
         f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; {resize}, "
         f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
+        f"{f', {spec.bits} bits of 16' if spec.bits not in (None, 16) else ''}"
     )
 
 
@@ -139,13 +140,16 @@ def print_predictions(image: str, predictions: Sequence[Prediction], contract: C
 
 
 def print_evaluation(result: Evaluation, contract: Contract) -> None:
-    """The metrics of an evaluation as a few lines."""
+    """The metrics of an evaluation as a few lines, and how many images have no part in them."""
     if isinstance(result, MulticlassEvaluation):
         _print_multiclass(result, contract)
     elif isinstance(result, BinaryEvaluation):
         _print_binary(result, contract)
     else:
         _print_multilabel(result)
+    if result.unusable:
+        num_unusable = len(result.unusable)
+        print(f"not usable         {num_unusable} of {result.num_images + num_unusable} images, which are in no figure")
 
 
 def _print_multiclass(result: MulticlassEvaluation, contract: Contract) -> None:

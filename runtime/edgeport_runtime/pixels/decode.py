@@ -6,31 +6,52 @@ import contextlib
 import io
 import os
 import struct
+import warnings
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from edgeport_runtime.errors import InputError
+from edgeport_runtime.errors import ImageWarning, InputError
+from edgeport_runtime.pixels.depth import Depth, depth_of, png_depth, to_8_bits
+from edgeport_runtime.pixels.formats import (
+    describe_left_out,
+    image_suffixes,
+    kind_of,
+    open_image,
+    short_name,
+    why_no_file,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-__all__ = ["IMAGE_SUFFIXES", "MAX_PIXELS", "ImageSource", "find_images", "load_image", "name_of"]
+__all__ = [
+    "MAX_PIXELS",
+    "ArrayColor",
+    "FoundImages",
+    "ImageSource",
+    "check_color",
+    "find_images",
+    "is_folder",
+    "load_image",
+    "name_of",
+    "search_images",
+]
 
-ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | Image.Image | NDArray[np.uint8]"
+ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]"
+ArrayColor: TypeAlias = Literal["rgb", "bgr"]
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit for decompression bombs."""
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-"""File names that count as images when a folder is searched."""
+_MAX_BYTES = 8 * MAX_PIXELS  # of a file: no image within the limit has more, uncompressed
 
-# Raster formats only: some of Pillow's other readers start programs (EPS) or are rarely exercised.
-_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+_KINDS = "a path, bytes, a binary file, a PIL image or a uint8 array HWC"
 
 # What Pillow's readers raise on damaged files, be it in the header or in the pixels.
 _DAMAGE = (
@@ -41,6 +62,7 @@ _DAMAGE = (
     LookupError,
     TypeError,
     ArithmeticError,
+    RuntimeError,
     struct.error,
 )
 
@@ -56,66 +78,139 @@ _TRANSPOSE = {
 }
 
 
+class FoundImages(NamedTuple):
+    """What a folder holds: the image files, and how many others there are of each kind."""
+
+    paths: list[Path]
+    left_out: Counter[str]
+
+
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files under a folder, searched recursively, sorted by path.
+    """All image files under a folder, searched recursively, sorted by path; errors as :func:`search_images`."""
+    return search_images(folder).paths
+
+
+def search_images(folder: str | os.PathLike[str]) -> FoundImages:
+    """All image files under a folder, searched recursively, sorted by path, and what is left out.
+
+    A file counts as an image by the end of its name, in upper or lower case. Others are counted by it, except hidden
+    ones such as ``.DS_Store``.
 
     Raises:
         InputError: if the folder does not exist or holds no image.
     """
     root = Path(folder)
-    if not root.is_dir():
-        raise InputError(f"{root} is not a folder of images")
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+    if not is_folder(root):
+        raise InputError(f"{short_name(root)} is not a folder of images")
+    suffixes = image_suffixes()
+    files = [p for p in root.rglob("*") if p.is_file()]
+    found = sorted(p for p in files if p.suffix.lower() in suffixes)
+    others = (p for p in files if p.suffix.lower() not in suffixes and not p.name.startswith("."))
+    left_out = Counter(kind_of(p.suffix) for p in others)
     if not found:
-        raise InputError(f"{root} contains no image ({' '.join(sorted(IMAGE_SUFFIXES))})")
-    return found
+        others_told = f"; {describe_left_out(left_out)}" if left_out else ""
+        raise InputError(f"{root} contains no image ({' '.join(sorted(suffixes))}){others_told}")
+    return FoundImages(found, left_out)
+
+
+def is_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a path is a folder; what no system takes as a path, such as a text that is far too long, is none."""
+    try:
+        return Path(path).is_dir()
+    except OSError:
+        return False
 
 
 def name_of(source: ImageSource) -> str:
     """What messages call an image: its path where there is one."""
     if isinstance(source, str | os.PathLike):
-        return str(source)
-    return "the image data" if isinstance(source, bytes | bytearray | memoryview) else "the image"
+        return short_name(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "the image data"
+    name = getattr(source, "name", None) if hasattr(source, "read") else None
+    return short_name(name) if isinstance(name, str) else "the image"
 
 
-def load_image(source: ImageSource, mode: Literal["RGB", "L"]) -> Image.Image:
+def load_image(
+    source: ImageSource, mode: Literal["RGB", "L"], *, color: ArrayColor = "rgb", bits: int | None = None
+) -> Image.Image:
     """Decode an image, rotate it as its EXIF orientation says, and convert it to 8-bit RGB or grey.
 
-    Transparency is dropped, not blended, as ``Image.convert("RGB")`` does in training pipelines; of 16-bit values
-    the high byte is kept.
+    Transparency is dropped, not blended, as ``Image.convert("RGB")`` does in training pipelines.
 
     Args:
-        source: a path, the bytes of an image file, a PIL image, or a uint8 array HWC (RGB order, C of 1, 3 or 4) or HW.
+        source: a path, the bytes of an image file, a binary file that is read from its start, a PIL image, or a uint8
+            array HWC (C of 1, 3 or 4) or HW.
         mode: the result's mode.
+        color: order of an array's channels; other images know their own.
+        bits: of values with more than 8 the high 8 are kept: of as many as the file says, or else of this many. None
+            keeps the high byte of 16, whatever the file says.
 
     Raises:
         InputError: naming the image, if it cannot be decoded or has more than ``MAX_PIXELS`` pixels.
     """
+    name = name_of(source)
+    check_color(color)
     if isinstance(source, np.ndarray):
-        return _from_array(source).convert(mode)
-    if isinstance(source, Image.Image):
-        with _errors_naming(name_of(source)):
-            return _decode(source, mode, name=name_of(source))
-    if isinstance(source, bytes | bytearray | memoryview):
-        return _open(io.BytesIO(source), mode, name=name_of(source), is_empty=len(source) == 0)
-    try:
-        path = Path(source)
-    except TypeError:
+        return _without_alpha(_from_array(source, color), mode, name=name)
+    if color != "rgb":
         raise InputError(
-            f"an image is a path, bytes, a PIL image or a uint8 array HWC, not {type(source).__name__}"
-        ) from None
+            f"color={color!r} is for arrays, but {name} says itself what its colours are; omit color for it"
+        )
+    if isinstance(source, Image.Image):
+        with _errors_naming(name):
+            return _decode(source, mode, depth_of(source), bits, name=name)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _open(io.BytesIO(source), mode, bits, name=name)
+    if not isinstance(source, str | os.PathLike) and hasattr(source, "read"):
+        return _open(_seekable(source, name), mode, bits, name=name)
+    with _opened(source) as file:
+        return _open(_seekable(file, name), mode, bits, name=name)
+
+
+def check_color(color: object) -> None:
+    """Raise InputError unless it is an order that an array's channels can have."""
+    if color not in get_args(ArrayColor):
+        raise InputError(f"color is {color!r}; the channels of an array are in the order rgb or bgr")
+
+
+def _opened(path: Any) -> BinaryIO:
     try:
-        with path.open("rb") as file:
-            return _open(file, mode, name=str(path), is_empty=os.fstat(file.fileno()).st_size == 0)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}") from None
+        return Path(path).open("rb")
+    except TypeError:
+        raise InputError(f"an image is {_KINDS}, not {type(path).__name__}") from None
+    except (OSError, ValueError) as error:  # a zero byte in a path is a ValueError
+        raise InputError(why_no_file(str(path) or ".", error)) from None
 
 
-def _open(file: Any, mode: Literal["RGB", "L"], *, name: str, is_empty: bool) -> Image.Image:
-    if is_empty:
-        raise InputError(f"{name} is empty (0 bytes)")
-    with _errors_naming(name), Image.open(file, formats=_FORMATS) as image:
-        return _decode(image, mode, name=name)
+def _seekable(file: BinaryIO, name: str) -> BinaryIO:
+    """A binary file, or its content where it cannot seek."""
+    try:
+        if not isinstance(file.read(0), bytes):
+            raise InputError(f"{name} is open as text; open it in binary mode, 'rb'")
+        if getattr(file, "seekable", lambda: False)():
+            return file
+        content = io.BytesIO()
+        while content.tell() <= _MAX_BYTES and (part := file.read(2**20)):
+            content.write(part)
+        return content
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} cannot be read: {error}") from None
+
+
+def _open(file: BinaryIO, mode: Literal["RGB", "L"], bits: int | None, *, name: str) -> Image.Image:
+    with _errors_naming(name):
+        size = file.seek(0, io.SEEK_END)
+        file.seek(0)
+        if size == 0:
+            raise InputError(f"{name} is empty (0 bytes)")
+        if size > _MAX_BYTES:
+            raise InputError(f"{name} has {size:,} bytes; at most {_MAX_BYTES:,} are accepted")
+        depth = png_depth(file)
+        with open_image(file, name) as image:
+            return _decode(image, mode, depth_of(image) if depth is None else depth, bits, name=name)
 
 
 @contextlib.contextmanager
@@ -124,15 +219,13 @@ def _errors_naming(name: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except UnidentifiedImageError:
-        raise InputError(f"{name} cannot be read as an image ({', '.join(_FORMATS)})") from None
     except Image.DecompressionBombError:
         raise InputError(f"{name} has too many pixels; at most {MAX_PIXELS:,} are accepted") from None
     except _DAMAGE as error:
         raise InputError(f"{name} is damaged or cut short ({error})") from None
 
 
-def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Image.Image:
+def _decode(image: Image.Image, mode: Literal["RGB", "L"], depth: Depth, bits: int | None, *, name: str) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{name} has {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted")
@@ -142,24 +235,27 @@ def _decode(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Imag
     orientation = image.getexif().get(_ORIENTATION_TAG)
     if image.mode == "F":
         raise InputError(f"{name} has floating-point values, whose range is undefined; save it with 8 bits")
-    if image.mode.startswith("I"):
-        image = _high_byte(image, name)
-    if isinstance(image.info.get("transparency"), bytes):
-        image = image.convert("RGBA")  # the same colours, but straight to RGB Pillow warns
-    image = image.convert(mode)
+    image = _without_alpha(to_8_bits(image, depth, bits, name=name), mode, name=name)
     if orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[orientation])
     return image
 
 
-def _high_byte(image: Image.Image, name: str) -> Image.Image:
-    values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise InputError(f"{name} has integers of more than 16 bits; save it with 8 bits")
-    return Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+def _without_alpha(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Image.Image:
+    if image.has_transparency_data:
+        with_alpha = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+        if with_alpha.getchannel("A").getextrema()[0] != 255:
+            message = (
+                "the transparency of an image is dropped, and the colours below it are what the model sees; if it was "
+                "trained on images over a background, put them on that background first"
+            )
+            warnings.warn(ImageWarning(message, image=name), stacklevel=1)
+        if isinstance(image.info.get("transparency"), bytes):
+            image = with_alpha  # the same colours, but straight to RGB Pillow warns
+    return image.convert(mode)
 
 
-def _from_array(array: NDArray[Any]) -> Image.Image:
+def _from_array(array: NDArray[Any], color: ArrayColor) -> Image.Image:
     if array.dtype != np.uint8:
         raise InputError(f"an image array must be of type uint8 (0 to 255), not {array.dtype}")
     if array.ndim == 3 and array.shape[2] == 1:
@@ -170,4 +266,6 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
         raise InputError(
             f"the image array has {array.shape[1]}x{array.shape[0]} pixels; at most {MAX_PIXELS:,} are accepted"
         )
+    if color == "bgr" and array.ndim == 3:
+        array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
     return Image.fromarray(np.ascontiguousarray(array))

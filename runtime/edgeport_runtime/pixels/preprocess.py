@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.decode import MAX_PIXELS, ImageSource, load_image, name_of
+from edgeport_runtime.pixels.decode import MAX_PIXELS, ArrayColor, ImageSource, load_image, name_of
+from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +39,16 @@ __all__ = [
 
 Color = Literal["rgb", "bgr", "grey"]
 Resize = Literal["shorter", "exact", "none"]
-Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 Scale = Literal["unit", "byte"]
 
-_FILTERS = {
+_FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
+    "lanczos": Image.Resampling.LANCZOS,
+    "box": Image.Resampling.BOX,
+    "hamming": Image.Resampling.HAMMING,
 }
 _MAX_IMAGE_SIZE = 4096
 
@@ -63,6 +67,8 @@ class PreprocessSpec:
         scale: ``unit`` divides pixels by 255, ``byte`` leaves them 0 to 255.
         mean: subtracted after scaling, one value per channel.
         std: divides after that, one value per channel, positive.
+        bits: of values with more than 8 bits, which of them are in use where the file does not say: the high 8 of as
+            many are kept. None, which bundles of EdgePort 0.1 have, keeps the high byte of 16, whatever the file says.
 
     Raises:
         InputError: naming the field, if a value is not possible.
@@ -76,6 +82,7 @@ class PreprocessSpec:
     scale: Scale
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -99,6 +106,8 @@ class PreprocessSpec:
             raise InputError("without a resize, resize_size must equal image_size")
         for field in ("mean", "std"):
             self._check_channels(field)
+        if self.bits is not None and not (_is_int(self.bits) and MIN_BITS <= self.bits <= MAX_BITS):
+            raise InputError(f"bits is {self.bits!r}; it must be a whole number from {MIN_BITS} to {MAX_BITS}")
 
     def _check_channels(self, field: str) -> None:
         values = getattr(self, field)
@@ -115,8 +124,11 @@ class PreprocessSpec:
         return 1 if self.color == "grey" else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON types, fields in their order of declaration."""
-        return {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        """The spec as JSON types, fields in their order of declaration; ``bits`` only where it is given."""
+        values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
+        if self.bits is None:
+            del values["bits"]
+        return values
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
@@ -125,12 +137,14 @@ class PreprocessSpec:
         Raises:
             InputError: if a field is missing, unknown, or of the wrong kind.
         """
-        fields = set(cls.__dataclass_fields__)
-        if set(data) != fields:
+        fields = set(cls.__dataclass_fields__) - {"bits"}
+        if set(data) - {"bits"} != fields:
             raise InputError(
                 f"the fields are {sorted(fields)}, but {sorted(set(data) ^ fields)} are missing or unknown"
             )
         values = dict(data)
+        if "bits" in data and data["bits"] is None:
+            raise InputError("bits is None; omit it, or give a whole number")
         for field in ("mean", "std"):
             if not isinstance(values[field], list) or not all(_is_number(v) for v in values[field]):
                 raise InputError(f"{field} is {values[field]!r}; give a list of finite numbers, one per channel")
@@ -146,12 +160,13 @@ class PreprocessSpec:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def preprocess(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.float32]:
+def preprocess(source: ImageSource, spec: PreprocessSpec, *, color: ArrayColor = "rgb") -> NDArray[np.float32]:
     """Decode and preprocess one image.
 
     Args:
-        source: a path, the bytes of an image file, a PIL image, or a uint8 array HWC (RGB order) or HW.
+        source: a path, the bytes of an image file, a binary file, a PIL image, or a uint8 array HWC or HW.
         spec: the input contract.
+        color: order of an array's channels.
 
     Returns:
         float32 CHW, ready to be stacked into a batch.
@@ -159,11 +174,11 @@ def preprocess(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.float32]
     Raises:
         InputError: if the image cannot be read, is too large, or does not fit a spec without resize.
     """
-    return normalize(to_pixels(source, spec), spec)
+    return normalize(to_pixels(source, spec, color=color), spec)
 
 
-def to_pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
-    """Decode, rotate, convert, resize and crop: everything that happens on 8-bit pixels.
+def to_pixels(source: ImageSource, spec: PreprocessSpec, *, color: ArrayColor = "rgb") -> NDArray[np.uint8]:
+    """Decode, rotate, convert, resize and crop: everything that happens on 8-bit pixels; arguments as above.
 
     Returns:
         uint8 HWC in the channel order of ``spec.color``, H = W = ``spec.image_size``.
@@ -171,7 +186,7 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec) -> NDArray[np.uint8]:
     Raises:
         InputError: as :func:`preprocess`.
     """
-    image = load_image(source, "L" if spec.color == "grey" else "RGB")
+    image = load_image(source, "L" if spec.color == "grey" else "RGB", color=color, bits=spec.bits)
     pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name_of(source)), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]

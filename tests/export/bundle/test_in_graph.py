@@ -24,7 +24,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STANDARD = {"Add", "Cast", "Concat", "CumSum", "Div", "Expand", "Floor", "Gather", "Identity", "Mul"}
+STANDARD |= {"Abs", "And", "Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max"}
+STANDARD |= {"Range", "Sign", "Sin", "Where"}
 STANDARD |= {"ReduceMin", "ReduceSum", "Resize", "Round", "Shape", "Slice", "Sub", "Transpose", "Unsqueeze"}
+
+EXACT = ("nearest", "lanczos", "box", "hamming")
 
 
 def make_spec(**values: Any) -> PreprocessSpec:
@@ -61,16 +65,20 @@ def differences(session: onnxruntime.InferenceSession, pixels: NDArray[np.uint8]
 
 
 @pytest.mark.parametrize("resize", ["shorter", "exact"])
-@pytest.mark.parametrize(("interpolation", "share"), [("bilinear", 0.02), ("bicubic", 0.001), ("nearest", 0.0)])
+@pytest.mark.parametrize(
+    ("interpolation", "share"),
+    [("bilinear", 0.02), ("bicubic", 0.001), *((name, 0.0) for name in EXACT)],
+)
 def test_photos_are_off_by_two_levels_at_most(
     interpolation: str, share: float, resize: str, shared: Callable[[str], Path]
 ) -> None:
-    """Measured over the 200 photos, worst of each: bilinear 1 level, 1.9% of values; bicubic 2 levels, 0.09%."""
+    """Measured over the 200 photos, worst of each: bilinear 1 level, 1.9% of values; bicubic 2, 0.09%; others none."""
     spec = make_spec(interpolation=interpolation, resize=resize)
     session = make_session(spec)
     photos = find_images(shared("data/cats-dogs/test")) + find_images(shared("data/voc-multilabel"))
     assert len(photos) == 200
-    for photo in photos:
+    # Lanczos, box and hamming gave the very pixels of all 200; every tenth keeps the test short.
+    for photo in photos[:: 10 if interpolation in ("lanczos", "box", "hamming") else 1]:
         off = differences(session, np.asarray(load_image(photo, "RGB")), spec)
         assert off.max() <= (2 if share else 0), photo
         assert np.mean(off > 0) <= share, photo
@@ -92,13 +100,13 @@ SHAPES = (
 
 
 @pytest.mark.parametrize("resize", ["shorter", "exact"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", *EXACT])
 def test_any_shape_is_off_by_two_levels_at_most(interpolation: str, resize: str) -> None:
     spec = make_spec(interpolation=interpolation, resize=resize)
     session, rng = make_session(spec), np.random.default_rng(0)
     for height, width in SHAPES:
         pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        assert differences(session, pixels, spec).max() <= (0 if interpolation == "nearest" else 2), (height, width)
+        assert differences(session, pixels, spec).max() <= (0 if interpolation in EXACT else 2), (height, width)
 
 
 @pytest.mark.parametrize(

@@ -7,16 +7,17 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier
 from edgeport_runtime.pixels.decode import find_images
+from edgeport_runtime.pixels.preprocess import preprocess
 from task_models import NUM_OUTPUTS, TASKS, make_images, make_module
 
 if TYPE_CHECKING:
@@ -91,6 +92,17 @@ def _odd_images(folder: Path) -> list[Path]:
     }.items():
         files.append(folder / name)
         image.save(files[-1])
+    twelve = rng.integers(0, 4096, (30, 20), dtype=np.uint16)
+    said = PngImagePlugin.PngInfo()
+    said.add(b"sBIT", bytes([12]))
+    Image.fromarray(twelve).save(folder / "twelve.png", pnginfo=said)
+    Image.fromarray(twelve << 4).save(folder / "scaled.png", pnginfo=said)
+    Image.fromarray(twelve).save(folder / "twelve.tif", tiffinfo={341: 4095})
+    (folder / "twelve.pgm").write_bytes(b"P5\n20 30\n4095\n" + twelve.astype(">u2").tobytes())
+    (folder / "sixteen.pgm").write_bytes(b"P5\n20 30\n65535\n" + twelve.astype(">u2").tobytes())
+    colours.save(folder / "colours.avif")
+    files += [folder / name for name in ("twelve.png", "scaled.png", "twelve.tif", "twelve.pgm", "colours.avif")]
+    files.append(folder / "sixteen.pgm")
     palette = colours.convert("P")
     palette.save(folder / "clear_palette.png", transparency=bytes(range(256)))
     return [*files, folder / "clear_palette.png"]
@@ -102,11 +114,28 @@ def _odd_images(folder: Path) -> list[Path]:
         {},
         {"resize": "exact", "interpolation": "bicubic", "color": "bgr"},
         {"resize": "exact", "interpolation": "nearest", "scale": "byte", "mean": (100.0,) * 3, "std": (50.0,) * 3},
+        {"interpolation": "lanczos", "bits": 12},
     ],
 )
+@pytest.mark.filterwarnings("ignore::edgeport_runtime.ImageWarning")
 def test_odd_images_and_other_contracts(options: dict[str, Any], tmp_path: Path) -> None:
     config = ExportConfig(architecture="resnet20", output=tmp_path / "bundle", quantize=(), **options)
-    _assert_same(export(config).path, _odd_images(tmp_path))
+    bundle, images = export(config).path, _odd_images(tmp_path)
+    if "bits" in options:
+        deep = images.pop(next(i for i, image in enumerate(images) if image.name == "deep.png"))
+        done = _run(bundle, deep)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert "which are more than 12 bits" in done.stderr
+    _assert_same(bundle, images)
+
+
+@pytest.mark.parametrize("interpolation", ["lanczos", "box", "hamming"])
+def test_filters_of_a_contract(interpolation: Any, shared: Callable[[str], Path], lenet5: ExportResult) -> None:
+    """The preprocessing alone: the very pixels of the runtime, without an export for each filter."""
+    infer, spec = _import(lenet5.path), replace(lenet5.manifest.contract.preprocess, interpolation=interpolation)
+    infer.INTERPOLATION = interpolation
+    for photo in find_images(shared("data/cats-dogs/test"))[::10]:
+        np.testing.assert_array_equal(infer.preprocess(photo)[0], preprocess(photo, spec))
 
 
 def _run(bundle: Path, *argv: object) -> subprocess.CompletedProcess[str]:

@@ -38,6 +38,7 @@ _TOLD: dict[str, Any] = {
     "scale": "byte",
     "mean": (1.0, 2.0, 3.0),
     "std": (4.0, 5.0, 6.0),
+    "bits": 12,
     "num_classes": 7,
     "labels": ("one", "two"),
     "positions": "sinusoidal",

@@ -89,29 +89,39 @@ def test_some_folders_are_enough_if_they_are_labels(classifier: Classifier, tmp_
     assert [(c.name, c.index) for c in result.classes] == [("cat", 3), ("truck", 9)]
 
 
-def test_other_names_go_by_sorted_order(classifier: Classifier, tmp_path: Path) -> None:
+def test_other_names_go_by_sorted_order_if_that_is_said(classifier: Classifier, tmp_path: Path) -> None:
     _fill(tmp_path, [f"n{i:02}" for i in range(10)], num=1)
-    result = _multiclass(classifier, tmp_path)
+    with pytest.raises(InputError, match=r"'n00' is not among .* give --match order if they are the classes in sorted"):
+        evaluate(classifier, tmp_path)
+    result = _multiclass(classifier, tmp_path, match="order")
     assert result.matched_by == "sorted order"
     assert [(c.name, c.index) for c in result.classes] == [(f"n{i:02}", i) for i in range(10)]
+    (tmp_path / "n10").mkdir()
+    with pytest.raises(InputError, match="needs one folder per class, but there are 11 folders for 10 classes"):
+        evaluate(classifier, tmp_path, match="order")
 
 
-def test_model_without_labels_goes_by_sorted_order(lenet5: ExportResult, tmp_path: Path) -> None:
+def test_model_without_labels_goes_by_number(lenet5: ExportResult, tmp_path: Path) -> None:
     _fill(tmp_path, [str(i) for i in range(10)], num=1)
     with Classifier.load(lenet5.path) as classifier:
-        assert _multiclass(classifier, tmp_path).matched_by == "sorted order"
+        assert _multiclass(classifier, tmp_path).matched_by == "number"
     (tmp_path / "10").mkdir()
     with (
         Classifier.load(lenet5.path) as classifier,
-        pytest.raises(InputError, match="11 folders for 10 classes, and the model has no labels to match them by name"),
+        pytest.raises(InputError, match=r"'10' is none of the model's classes, which are numbered from 0 to 9; name"),
     ):
         evaluate(classifier, tmp_path)
 
 
 def test_folders_that_cannot_be_matched_are_named(classifier: Classifier, tmp_path: Path) -> None:
     _fill(tmp_path, ["cat", "unicorn"], num=1)
-    with pytest.raises(InputError, match="2 folders for 10 classes; not among the labels: unicorn"):
+    message = (
+        "2 folders for 10 classes cannot be matched: 'unicorn' is not among the model's labels "
+        f"({', '.join(LABELS)}); name the folders by the labels, or by the classes' numbers"
+    )
+    with pytest.raises(InputError) as caught:
         evaluate(classifier, tmp_path)
+    assert str(caught.value) == f"{tmp_path}: {message}"
 
 
 def test_data_that_is_no_folder_of_folders_is_refused(classifier: Classifier, tmp_path: Path) -> None:
@@ -124,10 +134,11 @@ def test_data_that_is_no_folder_of_folders_is_refused(classifier: Classifier, tm
         evaluate(classifier, tmp_path)
 
 
-def test_image_that_cannot_be_read_is_named(classifier: Classifier, tmp_path: Path) -> None:
-    _fill(tmp_path, ["cat"], num=1)
-    (tmp_path / "cat" / "z.png").write_bytes(b"")
-    with pytest.raises(InputError, match=r"z\.png is empty"):
+def test_images_of_which_none_can_be_used_are_an_error(classifier: Classifier, tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    for name in ("y.png", "z.png"):
+        (tmp_path / "cat" / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"^none of the 2 images can be used; the first: .*y\.png is empty"):
         evaluate(classifier, tmp_path)
 
 

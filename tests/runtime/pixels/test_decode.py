@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.decode import IMAGE_SUFFIXES, MAX_PIXELS, find_images, load_image
+from edgeport_runtime.pixels.decode import MAX_PIXELS, find_images, load_image
+from edgeport_runtime.pixels.formats import image_suffixes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-FORMATS = "JPEG, PNG, BMP, GIF, PPM, TIFF, WEBP"
+FORMATS = "JPEG, PNG, BMP, GIF, PPM, TIFF, WEBP, AVIF"
 GREY = np.array([[0, 10, 20], [130, 140, 255]], np.uint8)
 RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
 GREY16 = np.array([[0, 255, 256], [511, 32768, 65535]], np.uint16)
@@ -100,7 +101,7 @@ def grey_as_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
         ),
     ],
 )
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error", "ignore::edgeport_runtime.ImageWarning")
 def test_every_kind_of_file_gives_its_8_bit_colours(data: bytes, expected: NDArray[np.uint8]) -> None:
     np.testing.assert_array_equal(decode(data), expected)
 
@@ -213,8 +214,8 @@ def test_pil_image_of_the_caller_is_left_as_it_was() -> None:
             np.broadcast_to(np.uint8(0), (10_000, 10_000, 3)),
             f"the image array has 10000x10000 pixels; at most {MAX_PIXELS:,} are accepted",
         ),
-        (7, "an image is a path, bytes, a PIL image or a uint8 array HWC, not int"),
-        (None, "an image is a path, bytes, a PIL image or a uint8 array HWC, not NoneType"),
+        (7, "an image is a path, bytes, a binary file, a PIL image or a uint8 array HWC, not int"),
+        (None, "an image is a path, bytes, a binary file, a PIL image or a uint8 array HWC, not NoneType"),
     ],
 )
 def test_source_that_is_no_image_is_refused(source: Any, message: str) -> None:
@@ -262,7 +263,7 @@ def test_photo_cut_short_is_named(photos: list[Path], tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP"])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP", "AVIF"])
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of the damage
 def test_damage_raises_input_error_and_nothing_else(file_format: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
@@ -301,7 +302,7 @@ def test_find_images_searches_recursively_in_order(tmp_path: Path) -> None:
 def test_find_images_names_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         find_images(tmp_path)
-    assert str(caught.value) == f"{tmp_path} contains no image ({' '.join(sorted(IMAGE_SUFFIXES))})"
+    assert str(caught.value) == f"{tmp_path} contains no image ({' '.join(sorted(image_suffixes()))})"
     with pytest.raises(InputError) as caught:
         find_images(tmp_path / "absent")
     assert str(caught.value) == f"{tmp_path / 'absent'} is not a folder of images"

@@ -6,7 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from PIL import Image
 import edgeport_runtime
 from edgeport_models.spec import IMAGENET
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.preprocess import PreprocessSpec, normalize, preprocess, to_pixels
+from edgeport_runtime.pixels.preprocess import Interpolation, PreprocessSpec, normalize, preprocess, to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,13 +80,13 @@ def test_every_photo_equals_horizontal_then_vertical_pillow(photos: list[Path]) 
         assert np.abs(x - exact).max() < 1e-6
 
 
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "nearest"])
+@pytest.mark.parametrize("interpolation", get_args(Interpolation))
 @pytest.mark.parametrize(("resize", "sizes"), [("shorter", (256, 224)), ("exact", (224, 224)), ("shorter", (97, 64))])
 def test_resizes_equal_horizontal_then_vertical_pillow(
     photos: list[Path],
     resize: Literal["shorter", "exact"],
     sizes: tuple[int, int],
-    interpolation: Literal["bilinear", "bicubic", "nearest"],
+    interpolation: Interpolation,
 ) -> None:
     spec = replace(IMAGENET, resize=resize, resize_size=sizes[0], image_size=sizes[1], interpolation=interpolation)
     shapes = {Image.open(path).size: path for path in photos}

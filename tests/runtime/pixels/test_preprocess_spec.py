@@ -18,7 +18,13 @@ from edgeport_runtime.pixels.preprocess import PreprocessSpec
         ({"color": ["rgb"]}, "color is ['rgb']; choose one of rgb, bgr, grey"),
         ({"resize": "longer"}, "resize is 'longer'; choose one of shorter, exact, none"),
         ({"resize": None}, "resize is None; choose one of shorter, exact, none"),
-        ({"interpolation": "lanczos"}, "interpolation is 'lanczos'; choose one of bilinear, bicubic, nearest"),
+        (
+            {"interpolation": "area"},
+            "interpolation is 'area'; choose one of bilinear, bicubic, nearest, lanczos, box, hamming",
+        ),
+        ({"bits": 8}, "bits is 8; it must be a whole number from 9 to 16"),
+        ({"bits": 12.0}, "bits is 12.0; it must be a whole number from 9 to 16"),
+        ({"bits": True}, "bits is True; it must be a whole number from 9 to 16"),
         ({"scale": "signed"}, "scale is 'signed'; choose one of unit, byte"),
         ({"image_size": 0}, "image_size is 0; it must be a whole number of pixels from 1 to 4096"),
         ({"image_size": 224.0}, "image_size is 224.0; it must be a whole number of pixels from 1 to 4096"),
@@ -51,8 +57,11 @@ def test_limits_themselves_are_accepted() -> None:
 
 def test_dict_is_json_and_comes_back() -> None:
     data = json.loads(json.dumps(SPEC.to_dict()))
-    assert list(data) == [field.name for field in fields(SPEC)]
+    assert [*data, "bits"] == [field.name for field in fields(SPEC)]
     assert PreprocessSpec.from_dict(data) == SPEC
+    twelve = replace(SPEC, bits=12)
+    assert twelve.to_dict() == {**data, "bits": 12}
+    assert PreprocessSpec.from_dict(twelve.to_dict()) == twelve
     whole = PreprocessSpec.from_dict({**data, "scale": "byte", "mean": [123, 117, 104], "std": [1, 1, 1]})
     assert whole.mean == (123.0, 117.0, 104.0)
 
@@ -66,6 +75,8 @@ def test_dict_is_json_and_comes_back() -> None:
         ({"std": [1.0, 1.0, 10**400]}, f"std is [1.0, 1.0, {10**400}]; give a list of finite numbers, one per channel"),
         ({"std": [1.0, 1.0]}, "std has 2 values, but rgb images have 3"),
         ({"resize_size": 1}, "resize_size 1 is smaller than image_size 224"),
+        ({"bits": None}, "bits is None; omit it, or give a whole number"),
+        ({"bits": "12"}, "bits is '12'; it must be a whole number from 9 to 16"),
     ],
 )
 def test_wrong_json_is_refused(change: dict[str, Any], message: str) -> None:
@@ -95,6 +106,7 @@ def test_digest_is_stable_and_tells_every_field_apart() -> None:
         {"scale": "byte"},
         {"mean": (0.485, 0.456, 0.4060001)},
         {"std": (0.229, 0.224, 0.2250001)},
+        {"bits": 16},
     ]
     assert {key for change in changes for key in change} == {field.name for field in fields(SPEC)}
     digests = {replace(SPEC, **change).sha256() for change in changes}

@@ -1,7 +1,7 @@
 /* Classify an image with a model of this folder: ONNX Runtime's C API and nothing else.
 
        make ORT=/path/to/onnxruntime     (a folder with include/ and lib/)
-       ./infer IMAGE.ppm [-m MODEL.onnx] [-k K]
+       ./infer IMAGE [-m MODEL.onnx] [-k K]   (PPM or PGM)
        ./infer PIXELS -s WIDTHxHEIGHT    (raw 8-bit RGB, row by row)
 
    The model takes pixels of any size and holds the preprocessing, so that there is none here; an image must be upright.
@@ -26,6 +26,7 @@ enum { MULTICLASS, BINARY, MULTILABEL };
 #define TASK MULTICLASS
 #define NUM_OUTPUTS 2
 #define SHORTER_SIDE 256 /* pixels to which the model resizes the shorter side; 0: it does not */
+#define BITS 16 /* of the values of a PGM whose maximum is 65535, how many are in use; 0: 16 */
 static const char *const LABELS[] = {"zero", "one"};
 static const double THRESHOLDS[NUM_OUTPUTS] = {0, 0};
 /* END CONSTANTS */
@@ -43,7 +44,7 @@ static void check(const char *what, OrtStatus *status) {
     if (status != NULL) fail(what, ort->GetErrorMessage(status));
 }
 
-/* The next number of a PPM header; comments run from # to the end of the line. */
+/* The next number of a header; comments run from # to the end of the line. */
 static long number(FILE *file, const char *path) {
     int c = fgetc(file);
     while (c == ' ' || (c >= '\t' && c <= '\r') || c == '#') {
@@ -52,29 +53,55 @@ static long number(FILE *file, const char *path) {
         c = fgetc(file);
     }
     long value = 0;
-    if (c < '0' || c > '9') fail(path, "is not a PPM file (P6)");
+    if (c < '0' || c > '9') fail(path, "is not a PPM or PGM file (P6 or P5)");
     for (; c >= '0' && c <= '9'; c = fgetc(file))
         if ((value = 10 * value + (c - '0')) > MAX_PIXELS) fail(path, "has a number in its header that is too large");
     return value; /* one character of white space behind the number is read as well */
 }
 
+/* 8 bits of a value, as Pillow and EdgePort take them. */
+static uint8_t level(long value, long maximum, int is_grey, const char *path) {
+    const int used = BITS > 0 ? BITS : 16;
+    if (value > maximum) value = maximum;
+    if (maximum == 65535 && is_grey) {
+        if (value >> used != 0) fail(path, "has values of more bits than BITS says");
+        return (uint8_t)(value >> (used - 8));
+    }
+    if (maximum == 65535 && used < 16) fail(path, "has colours of 16 bits; save it with 8 bits");
+    if (maximum > 255 && is_grey) return (uint8_t)((long)rint((double)value / (double)maximum * 65535) >> 8);
+    return maximum == 255 ? (uint8_t)value : (uint8_t)rint((double)value / (double)maximum * 255);
+}
+
 static uint8_t *read_pixels(const char *path, long *width, long *height) {
     FILE *file = fopen(path, "rb");
+    long maximum = 255;
+    int is_grey = 0;
     if (file == NULL) fail(path, strerror(errno));
     if (*width == 0) {
-        if (fgetc(file) != 'P' || fgetc(file) != '6') fail(path, "is not a PPM file (P6); raw pixels need -s");
+        const int kind = fgetc(file) == 'P' ? fgetc(file) : EOF;
+        if (kind != '5' && kind != '6') fail(path, "is not a PPM or PGM file (P6 or P5); raw pixels need -s");
+        is_grey = kind == '5';
         *width = number(file, path);
         *height = number(file, path);
-        if (number(file, path) != 255) fail(path, "does not have 8 bits per value");
+        maximum = number(file, path);
+        if (maximum < 1 || maximum > 65535) fail(path, "has a maximum that is not from 1 to 65535");
     }
     if (*width < 1 || *height < 1 || *width > MAX_PIXELS / *height) fail(path, "has no pixels, or too many");
     const long shorter = *width < *height ? *width : *height, longer = *width < *height ? *height : *width;
     if (SHORTER_SIDE > 0 && longer / shorter > MAX_PIXELS / SHORTER_SIDE / SHORTER_SIDE)
         fail(path, "is too narrow: it would have too many pixels after the resize");
-    size_t size = (size_t)*width * (size_t)*height * 3;
+    const size_t size = (size_t)*width * (size_t)*height * 3;
     uint8_t *pixels = malloc(size);
     if (pixels == NULL) fail(path, "not enough memory");
-    if (fread(pixels, 1, size, file) != size) fail(path, "is cut short");
+    for (size_t i = 0; i < size; i++) {
+        if (is_grey && i % 3 != 0) {
+            pixels[i] = pixels[i - 1];
+            continue;
+        }
+        const int high = maximum > 255 ? fgetc(file) : 0, low = fgetc(file);
+        if (high == EOF || low == EOF) fail(path, "is cut short");
+        pixels[i] = level(256L * high + low, maximum, is_grey, path);
+    }
     if (fgetc(file) != EOF) fail(path, "is longer than its size says");
     fclose(file);
     return pixels;
@@ -168,7 +195,7 @@ static void print_best(double *scores, long k) {
 }
 
 int main(int argc, char **argv) {
-    const char *const usage = "usage: infer IMAGE.ppm [-m MODEL.onnx] [-k K] [-s WIDTHxHEIGHT for raw pixels]";
+    const char *const usage = "usage: infer IMAGE [-m MODEL.onnx] [-k K] [-s WIDTHxHEIGHT for raw pixels]";
     const char *image = NULL, *model = MODEL;
     long width = 0, height = 0, k = 5;
     for (int i = 1; i < argc; i++) {

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import json
 import os
 import struct
@@ -22,7 +23,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # ONNX Runtime collects usage data unless this is set before its first import. A value of your own is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -39,18 +40,21 @@ BATCH = None  # images the graph takes at once; None: any number
 COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"
 RESIZE = "shorter"  # "shorter" side to RESIZE_SIZE, both sides "exact", or "none"
 RESIZE_SIZE = 256
-INTERPOLATION = "bilinear"  # "bilinear", "bicubic" or "nearest"
+INTERPOLATION = "bilinear"  # a filter of Pillow: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming"
 IMAGE_SIZE = 224  # cut from the centre
 SCALE = "unit"  # "unit": pixels are divided by 255; "byte": they stay 0 to 255
 MEAN = [0.485, 0.456, 0.406]  # subtracted after that
 STD = [0.229, 0.224, 0.225]  # divides after that
+BITS = 16  # of values with more than 8, in use where the file does not say; None: 16, whatever the file says
 # END CONSTANTS
 
 MAX_PIXELS = 89_478_485  # of an image, before and after the resize
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+if importlib.util.find_spec("PIL._avif"):
+    FORMATS += ("AVIF",)
 ORIENTATIONS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's values as Pillow's transpositions
 # What Pillow raises on damaged files, and on those with too many pixels.
-DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, struct.error)
+DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, RuntimeError, struct.error)
 DAMAGE += (Image.DecompressionBombError,)
 
 
@@ -80,9 +84,9 @@ def preprocess(path):
     """Read an image file: float32 of shape (1, channels, IMAGE_SIZE, IMAGE_SIZE)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is an error
-        image = Image.open(path, formats=FORMATS)
+        image = open_image(path)
     with image:
-        pixels = np.asarray(crop(resize(decode(image))))
+        pixels = np.asarray(crop(resize(decode(image, *depth_of(path, image)))))
     if COLOR == "grey":
         pixels = pixels[:, :, np.newaxis]
     elif COLOR == "bgr":
@@ -94,8 +98,72 @@ def preprocess(path):
     return np.ascontiguousarray(x.transpose(2, 0, 1)[np.newaxis])
 
 
-def decode(image):
-    """To 8-bit RGB or grey, upright. Transparency is dropped; of 16-bit values the high byte is kept."""
+def open_image(path):
+    """One of FORMATS; a HEIC image where pillow-heif is installed."""
+    try:
+        return Image.open(path, formats=FORMATS)
+    except UnidentifiedImageError:
+        if importlib.util.find_spec("pillow_heif") is None:
+            raise
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+        return Image.open(path, formats=("HEIF",))
+
+
+def depth_of(path, image):
+    """Whether values are stored with more than 8 bits, and how many are in use as the file says (None: it does not).
+
+    PNG says so by sBIT, TIFF by BitsPerSample or SMaxSampleValue, PGM by its maximum, to which Pillow itself scales.
+    """
+    if image.format == "PNG":
+        return png_depth(path)
+    if image.format == "TIFF":
+        stored = image.tag_v2.get(258, (1,))
+        stored = max(stored) if isinstance(stored, tuple) else stored
+        for value in (2**stored - 1, image.tag_v2.get(341), image.tag_v2.get(281)):
+            value = value[0] if isinstance(value, tuple) and value else value
+            if stored > 8 and isinstance(value, int) and value & (value + 1) == 0 and 8 < value.bit_length() < 16:
+                return True, value.bit_length()
+        return stored > 8, None
+    if image.format == "PPM" and image.tile and isinstance(image.tile[0][3], tuple):
+        maximum = image.tile[0][3][-1]
+        return maximum > 255, 16 if 255 < maximum < 65535 else None
+    return False, None
+
+
+def png_depth(path):
+    with open(path, "rb") as file:
+        is_deep, bits = file.read(33)[24] == 16, None
+        while is_deep and bits is None and len(head := file.read(8)) == 8 and head[4:] not in (b"IDAT", b"IEND"):
+            size = int.from_bytes(head[:4], "big")
+            if head[4:] == b"sBIT":
+                bits = max(file.read(min(4, size)), default=16)
+            else:
+                file.seek(size + 4, 1)
+    return is_deep, bits if bits in range(9, 16) else None
+
+
+def high_8(image, told):
+    """Of values with more than 8 bits the high 8, of as many as are in use."""
+    values = np.asarray(image)
+    largest = int(values.max())
+    if values.min() < 0 or largest > 65535:
+        raise ValueError("it has integers of more than 16 bits")
+    used = BITS or 16
+    if BITS and told and image.format == "PNG":
+        # Values ought to be scaled up to 16 bits; where they are not, none is large, and steps are small.
+        is_low = largest < 2**told and (values.astype(np.uint16) % 2 ** (16 - told) > 1).any()
+        used = told if is_low else 16
+    elif BITS and told and largest < 2**told:
+        used = told
+    if largest >= 2**used:
+        raise ValueError(f"it has values up to {largest}, which are more than {used} bits")
+    return Image.fromarray((values.astype(np.uint16) >> (used - 8)).astype(np.uint8))
+
+
+def decode(image, is_deep=False, told=None):
+    """To 8-bit RGB or grey, upright. Transparency is dropped."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels are too many")
     image.load()
@@ -103,10 +171,9 @@ def decode(image):
     if image.mode == "F":
         raise ValueError("it has floating-point values, whose range is undefined")
     if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("it has integers of more than 16 bits")
-        image = Image.fromarray((values.astype(np.uint16) >> 8).astype(np.uint8))
+        image = high_8(image, told)
+    elif is_deep and BITS not in (None, 16) and told != 16:
+        raise ValueError("it has colours of 16 bits, of which Pillow reads only the high byte")
     if isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
     image = image.convert("L" if COLOR == "grey" else "RGB")
