@@ -55,7 +55,8 @@ class ExportResult:
         parity: the stages of its chain.
         made: how each variant except ``fp32`` was made, in order.
         measured: latencies of each variant on this machine.
-        notes: what each graph pass changed, and why it left what it left; variants that were left out, and why.
+        notes: what was found in a module of the user's own, and what was not compared; what each graph pass changed,
+            and why it left what it left; variants that were left out, and why.
     """
 
     path: Path
@@ -124,7 +125,7 @@ def export(
         write_scripts(manifest, config.bundle_options, bundle)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*pass_notes, *notes)
+    notes = (*subject.notes, *chain.notes, *pass_notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 

@@ -225,8 +225,14 @@ def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> No
         ("def make():\n    raise OSError('no weights')\n", r"OSError: no weights \(at .*line 6: raise OSError"),
         ("def make():\n    return 5\n", r"make\(\) gives int, not a torch\.nn\.Module"),
         ("make = nn.Identity\n", r"gives shape \(2, 3, 8, 8\) for a batch of 2, not \(2, K\)"),
-        (_with_forward("return x, x"), r"gives tuple, not a tensor of logits \(batch, K\); wrap it"),
-        (_with_forward("return {'logits': x}"), "gives dict, not a tensor"),
+        (
+            _with_forward("return x, x"),
+            r"gives tuple of 0 \(2, 3, 8, 8\), 1 \(2, 3, 8, 8\), none of shape",
+        ),
+        (
+            _with_forward("return {'logits': x}"),
+            r"gives dict of logits \(2, 3, 8, 8\), none of shape \(batch, K\)",
+        ),
         (_with_forward("return x.mean((1, 2, 3))"), r"gives shape \(2,\) for a batch of 2"),
         (_with_forward("return x.flatten(1).argmax(1, keepdim=True)"), r"gives torch\.int64, not torch\.float32"),
         (_with_forward("return self.head(x)"), r"raises on an input of shape \(2, 3, 8, 8\): RuntimeError: .*line 11"),
