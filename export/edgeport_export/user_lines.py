@@ -57,7 +57,7 @@ def running_line() -> str | None:
     return _last(reversed(entries))
 
 
-def say_error(error: Exception) -> str:
+def say_error(error: BaseException) -> str:
     """The first line of an error, and the line of the user's code that it comes from."""
     reason = str(error).strip().splitlines() or [""]
     where = user_line(error)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check_reference", "leave_out_constants"]
 
+_NOISE = 1e-6
+
 
 def leave_out_constants(
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
@@ -28,9 +30,10 @@ def leave_out_constants(
     *,
     num_images: int,
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], tuple[str, ...]]:
-    """Put random values in the place of constant images for which PyTorch gives NaN, or one value for every class.
+    """Put random values in the place of constant images to which PyTorch has no answer.
 
-    No camera gives such images, and a network that divides by the deviation of its input has no answer to them.
+    No camera gives such images, and a network that divides by the deviation of its input gives NaN for them, or, where
+    it adds a small number to the deviation, rounding errors that it makes large.
 
     Args:
         run: the module, from BCHW to BK.
@@ -46,8 +49,10 @@ def leave_out_constants(
     for i, (batch_BCHW, outputs_BK) in enumerate(zip(batches, outputs, strict=True)):
         is_golden_B = np.arange(start, start + len(batch_BCHW)) < num_images
         start += len(batch_BCHW)
-        is_constant_B = (np.ptp(batch_BCHW, axis=(2, 3)) == 0).all(axis=1)
-        is_left_B = is_constant_B & ~is_golden_B & _says_nothing(outputs_BK)
+        is_constant_B = (np.ptp(batch_BCHW, axis=(2, 3)) == 0).all(axis=1) & ~is_golden_B
+        if not is_constant_B.any():
+            continue
+        is_left_B = is_constant_B & (_says_nothing(outputs_BK) | ~_is_steady(run, batch_BCHW, outputs_BK))
         num_here = int(is_left_B.sum())
         if num_here:
             batches[i] = batch_BCHW.copy()
@@ -57,8 +62,9 @@ def leave_out_constants(
             num_left += num_here
     if not num_left:
         return batches, outputs, ()
-    note = f"{num_left} constant images are not compared: PyTorch's own answer to them is NaN, or equal for all classes"
-    return batches, outputs, (note,)
+    kind = "constant image is" if num_left == 1 else "constant images are"
+    why = "PyTorch's own answer is NaN, rounding noise, or the same for all classes"
+    return batches, outputs, (f"{num_left} {kind} not compared: {why}",)
 
 
 def check_reference(reference_BK: NDArray[np.float32], contract: Contract, *, num_images: int) -> None:
@@ -91,4 +97,18 @@ def check_reference(reference_BK: NDArray[np.float32], contract: Contract, *, nu
 def _says_nothing(outputs_BK: NDArray[np.float32]) -> NDArray[np.bool_]:
     is_flat_B = (np.ptp(outputs_BK, axis=1) == 0) & (outputs_BK.shape[1] > 1)
     result: NDArray[np.bool_] = ~np.isfinite(outputs_BK).all(axis=1) | is_flat_B
+    return result
+
+
+def _is_steady(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    batch_BCHW: NDArray[np.float32],
+    outputs_BK: NDArray[np.float32],
+) -> NDArray[np.bool_]:
+    """Whether noise in the last digits moves the answer by no more than a hundred times as much."""
+    noise_BCHW = np.random.default_rng(0).standard_normal(batch_BCHW.shape, dtype=np.float32)
+    size = np.maximum(1, np.abs(batch_BCHW).max(axis=(1, 2, 3), keepdims=True))
+    moved_BK = run(batch_BCHW + np.float32(_NOISE) * size * noise_BCHW)
+    distance_B = np.linalg.norm(moved_BK - outputs_BK, axis=1)
+    result: NDArray[np.bool_] = distance_B <= 100 * _NOISE * np.linalg.norm(outputs_BK, axis=1)
     return result

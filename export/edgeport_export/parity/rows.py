@@ -65,7 +65,8 @@ def check_module_rows(
     place = together.first_difference(_Record.of(module, alone_BCHW))
     raise ExportError(
         f"the answer to an image depends on the other images of its batch{f', at {place}' if place else ''}; compute "
-        "each image by itself (BatchNorm: track_running_stats=True), or export for one image per call with --batch 1"
+        "each image by itself (BatchNorm: in evaluation mode, with track_running_stats=True), or export for one image "
+        "per call with --batch 1"
     )
 
 

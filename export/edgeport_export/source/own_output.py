@@ -224,13 +224,16 @@ def _remedy(error: Exception, watch: _Watch) -> str:
     text = str(error)
     if watch.squeezed is not None:
         return f"squeeze() takes the axis of a batch of one as well{_at(watch.squeezed)}; name the axes: flatten(1)"
-    if watch.narrow is not None or any(word in text for word in ("dtype", "scalar type", "Half", "BFloat16")):
-        return "EdgePort runs it in float32; take .half(), .bfloat16() and .double() out of forward"
+    if watch.narrow is not None or any(word in text for word in ("dtype", "scalar type", "Input type")):
+        return (
+            "EdgePort runs it in float32; take .half(), .bfloat16() and .double() out of forward, and register "
+            "constants as buffers"
+        )
     if "cuda" in text.lower() or "nvidia" in text.lower():
         return "EdgePort runs it on the CPU; take .cuda() and .to('cuda') out of forward, or use x.device"
     if isinstance(error, TypeError) and "forward()" in text:
         return "EdgePort calls it with one tensor of images; give the other arguments a default"
-    return "set --image-size and --channels to what it takes"
+    return "EdgePort gives images (batch, channels, height, width); set --image-size and --channels to what it takes"
 
 
 def _choose(output: Any, size: int, wanted: str | None) -> tuple[tuple[str | int, ...], list[str]]:
@@ -289,6 +292,10 @@ def _check(output: Any, size: int, watch: _Watch, *, expected: int | None) -> No
     """Raise ExportError if this is not one row of float32 for each image."""
     if not isinstance(output, torch.Tensor):
         raise ExportError(f"the module gives {type(output).__name__} for a batch of {size}; return a tensor always")
+    if not output.is_floating_point():
+        raise ExportError(
+            f"the module gives {output.dtype}, not torch.float32; return the scores of the classes, before any argmax"
+        )
     shape = tuple(output.shape)
     if output.ndim != 2 or shape[0] != size or (expected is not None and shape[1] != expected):
         wanted = "K" if expected is None else str(expected)
@@ -297,8 +304,7 @@ def _check(output: Any, size: int, watch: _Watch, *, expected: int | None) -> No
             f"{_reshape(shape, size, watch)}"
         )
     if output.dtype != torch.float32:
-        remedy = "return it as x.float()" if output.dtype == torch.float64 else "return the scores of the classes"
-        raise ExportError(f"the module gives {output.dtype}, not torch.float32; {remedy}")
+        raise ExportError(f"the module gives {output.dtype}, not torch.float32; return it as x.float()")
 
 
 def _reshape(shape: tuple[int, ...], size: int, watch: _Watch) -> str:
@@ -317,7 +323,7 @@ def _find_activation(output_BK: torch.Tensor, watch: _Watch) -> tuple[Activation
     sums_to_one = bool((output_BK >= 0).all()) and bool(((output_BK.sum(1) - 1).abs() < _SUM_TOLERANCE).all())
     is_probability = bool(((output_BK >= 0) & (output_BK <= 1)).all())
     if output_BK.shape[1] > 1 and sums_to_one:
-        how = "it ends in softmax" if found == "softmax" else "each row of it is positive and sums to 1"
+        how = "it ends in softmax" if found == "softmax" else "its rows are not negative and sum to 1"
         return "softmax", f"the module gives probabilities already ({how}); no softmax is applied to them"
     if found == "softmax" and output_BK.shape[1] > 1:
         raise ExportError(

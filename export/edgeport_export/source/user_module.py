@@ -62,7 +62,7 @@ def build(reference: str) -> nn.Module:
             raise InputError(f"{where} has no callable {name!r}{_closest(name, module)}")
         try:
             made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExportError(
                 f"{reference}: calling {name}() raises {say_error(error)}; a factory must take no arguments"
             ) from error
@@ -103,7 +103,7 @@ def state_digest(module: nn.Module) -> str:
 def _import(where: Path | str, reference: str) -> ModuleType:
     try:
         return _import_file(where) if isinstance(where, Path) else importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         is_theirs_missing = isinstance(error, ModuleNotFoundError) and isinstance(where, str)
         if is_theirs_missing and f"{where}.".startswith(f"{getattr(error, 'name', None)}."):
             raise InputError(f"{reference}: {error}; give path/to/file.py:factory or package.module:factory") from None

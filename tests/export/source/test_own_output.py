@@ -13,6 +13,8 @@ from torch import nn
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
+from edgeport_export.report import print_result
+from edgeport_export.source.subject import find_subject
 from edgeport_runtime import Classifier, ExportError, InputError
 
 if TYPE_CHECKING:
@@ -85,7 +87,7 @@ def _said(module: nn.Module) -> Any:
     [
         (lambda x, _: x.softmax(-1), "it ends in softmax"),
         (lambda x, _: x.softmax(1).clamp(1e-9, 1.0).reshape(-1, 5), "it ends in softmax"),
-        (lambda x, _: x.exp() / x.exp().sum(1, keepdim=True), "each row of it is positive and sums to 1"),
+        (lambda x, _: x.exp() / x.exp().sum(1, keepdim=True), "its rows are not negative and sum to 1"),
     ],
 )
 def test_scores_of_a_module_that_ends_in_softmax_are_its_own(
@@ -187,10 +189,17 @@ def test_one_output_becomes_binary_as_the_error_says(
 def test_the_one_tensor_that_can_be_the_logits_is_taken(
     finish: Callable[..., Any], chosen: str, left: str, tmp_path: Path
 ) -> None:
-    result = _export(Head(finish), tmp_path)
-    assert f"of the {chosen} is exported; left out: {left}" in result.notes
-    expected = Head(lambda x, _: x.softmax(1))
-    np.testing.assert_allclose(_scores(result.path, _pixels()), _said(expected), atol=1e-5)
+    config = ExportConfig(architecture="net", output=tmp_path / "bundle", image_size=8)
+    subject = find_subject(config, Head(finish))
+    assert f"of the {chosen} is exported; left out: {left}" in subject.notes
+    np.testing.assert_array_equal(_said(subject.module), _said(Head(lambda x, _: x)))
+
+
+def test_output_of_a_dataclass_is_exported_and_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = _export(Head(lambda x, h: Answer(None, x, h)), tmp_path)
+    print_result(result, result.path)
+    assert "note: of the Answer that the module gives, logits (2, 5) is exported" in capsys.readouterr().out
+    np.testing.assert_allclose(_scores(result.path, _pixels()), _said(Head(lambda x, _: x.softmax(1))), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -227,6 +236,7 @@ def test_output_name_without_a_choice_is_refused(architecture: str, tmp_path: Pa
         (lambda x, _: x[:, :, None, None], r"\(2, 5, 1, 1\) for a batch of 2, not \(2, K\); return x\.flatten\(1\)"),
         (lambda x, _: x[:, 0], r"shape \(2,\) for a batch of 2, .*return x\.reshape\(-1, 1\), and add --task binary"),
         (lambda x, _: x.numpy(), r"gives ndarray, not a tensor; return the logits \(batch, K\) as a torch\.Tensor"),
+        (lambda x, _: x.argmax(1), r"gives torch\.int64, not torch\.float32; .*, before any argmax"),
         (lambda x, _: x.argmax(1, keepdim=True), r"gives torch\.int64, not torch\.float32; return the scores"),
         (lambda x, _: x.double(), r"gives torch\.float64, not torch\.float32; return it as x\.float\(\)"),
         (lambda x, _: {"a": x[:, :, None]}, r"dict of a \(2, 5, 1\), none of shape \(batch, K\)"),

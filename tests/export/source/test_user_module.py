@@ -223,6 +223,10 @@ def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> No
         ("def make(\n", "importing raises SyntaxError"),
         ("def make(size):\n    return nn.ReLU()\n", r"calling make\(\) raises TypeError: .*must take no arguments"),
         ("def make():\n    raise OSError('no weights')\n", r"OSError: no weights \(at .*line 6: raise OSError"),
+        (
+            "raise SystemExit('usage: train.py DATA')\n",
+            r"importing raises SystemExit: usage: train\.py DATA \(at .*line 5",
+        ),
         ("def make():\n    return 5\n", r"make\(\) gives int, not a torch\.nn\.Module"),
         ("make = nn.Identity\n", r"gives shape \(2, 3, 8, 8\) for a batch of 2, not \(2, K\)"),
         (
