@@ -16,12 +16,14 @@ from edgeport_export.cli import main
 from edgeport_export.report import print_result
 from edgeport_export.source.subject import find_subject
 from edgeport_runtime import Classifier, ExportError, InputError
+from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from edgeport_export import ExportResult
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 PEOPLE = "cases/modules/people.py"
 
@@ -62,6 +64,12 @@ def _export(module: nn.Module, tmp_path: Path, **options: Any) -> ExportResult:
         **{"output": tmp_path / "bundle", "image_size": 8, "quantize": (), "architecture": "net", **options}
     )
     return export(module, config)
+
+
+def _input_options(spec: PreprocessSpec) -> dict[str, Any]:
+    """The options that describe an input."""
+    names = ("color", "scale", "mean", "std", "resize", "interpolation", "image_size")
+    return {name: getattr(spec, name) for name in names}
 
 
 def _scores(bundle: Path, pixels_HWC: Any) -> np.ndarray[Any, Any]:
@@ -113,6 +121,29 @@ def test_softmax_is_found_and_printed_for_a_module_by_file(
     with Classifier.load(bundle) as classifier:
         assert classifier.contract.output == "probabilities"
     assert _scores(bundle, _pixels()).sum() == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.slow
+def test_trained_network_that_ends_in_softmax_keeps_its_scores_on_real_images(
+    shared: Callable[[str], Path], tmp_path: Path
+) -> None:
+    config = ExportConfig(
+        architecture="resnet20", output=tmp_path / "logits", weights=shared("weights/resnet20-12fca82f.th"), quantize=()
+    )
+    logits = find_subject(config)
+    golden = shared("data/cifar10/test")
+    options = {**_input_options(logits.contract.preprocess), "golden": golden, "quantize": ()}
+    result = export(
+        nn.Sequential(logits.module, nn.Softmax(-1)), ExportConfig(output=tmp_path / "probabilities", **options)
+    )
+    images = sorted(golden.rglob("*.png"))[:64]
+    with Classifier.load(result.path) as classifier:
+        scores = np.array([classifier.predict(image, top_k=1)[0].score for image in images])
+    x = torch.tensor(np.stack([preprocess(image, logits.contract.preprocess) for image in images]))
+    with torch.no_grad():
+        expected = logits.module(x).softmax(1).amax(1).numpy()
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
+    assert scores.mean() > 0.9  # a second softmax leaves 0.23 at most
 
 
 def test_log_softmax_stays_logits_whose_softmax_is_the_same(tmp_path: Path) -> None:
