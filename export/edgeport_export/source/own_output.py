@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
@@ -112,7 +113,10 @@ def look_at(
     images = torch.randn(max(sizes), *input_shape, generator=torch.Generator().manual_seed(0))
     output, _ = _run(module, images)
     path, notes = _choose(output, len(images), output_name)
-    taken = Taken(module, path) if path else module
+    is_plain = not path and all(
+        one.kind is not one.VAR_POSITIONAL for one in signature(module.forward).parameters.values()
+    )
+    taken = module if is_plain else Taken(module, path)  # tracing does not take forward(*args) as it is
     shapes: list[int] = []
     for size in sizes:
         output_BK, watch = _run(taken, images[:size])

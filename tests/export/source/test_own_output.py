@@ -313,6 +313,12 @@ def test_autocast_inside_forward_is_refused_with_its_line_and_the_remedy_works(t
     assert _export(Head(lambda x, _: x), tmp_path).parity.passed
 
 
+def test_forward_of_any_arguments_is_exported_as_averaged_weights_have_it(tmp_path: Path) -> None:
+    module = Head(lambda x, _: x)
+    result = _export(torch.optim.swa_utils.AveragedModel(module), tmp_path)
+    np.testing.assert_allclose(_scores(result.path, _pixels()), _said(Head(lambda x, _: x.softmax(1))), atol=1e-5)
+
+
 def test_outputs_that_only_training_has_are_no_choice(tmp_path: Path) -> None:
     class Net(Head):
         def forward(self, x: torch.Tensor) -> Any:
