@@ -30,7 +30,7 @@ in `tools/troubleshooting_remedies.py`.
 SECTIONS = (
     (
         "Your own module",
-        ("source/user_module", "source/unwrap", "source/own_output", "parity/rows", "parity/reference"),
+        ("source/user_module", "source/unwrap", "source/own_", "parity/rows", "parity/reference"),
     ),
     ("Tracing and graph passes", ("graph/",)),
     ("Comparison with PyTorch", ("parity/",)),

@@ -1,4 +1,4 @@
-"""What a user's own module gives: which tensor, of what shape, and whether it is already a probability.
+"""What a user's own module gives: of what shape, and whether it is already a probability.
 
 Shapes: B batch, C channels, H W image, K outputs.
 """
@@ -6,10 +6,8 @@ Shapes: B batch, C channels, H W image, K outputs.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import warnings
 from collections import deque
-from collections.abc import Mapping
 from dataclasses import dataclass
 from inspect import signature
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -18,6 +16,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeport_export.source.own_choice import Taken, choose_output
 from edgeport_export.user_lines import running_line, say_error
 from edgeport_runtime.errors import ExportError, InputError
 
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Task
 
-__all__ = ["Look", "Taken", "look_at", "task_of"]
+__all__ = ["Look", "look_at", "task_of"]
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
 
@@ -71,29 +70,6 @@ class Look:
         return self.activation in ("softmax", "sigmoid")
 
 
-class Taken(nn.Module):
-    """Takes one tensor out of what a module gives.
-
-    Args:
-        module: the user's.
-        path: keys and indices that lead to the tensor.
-    """
-
-    def __init__(self, module: nn.Module, path: tuple[str | int, ...]) -> None:
-        super().__init__()
-        self.module = module
-        self._path = path
-
-    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
-        """From images to the tensor (B, K)."""
-        output: Any = self.module(x_BCHW)
-        for key in self._path:
-            is_field = isinstance(key, str) and not isinstance(output, Mapping)
-            output = getattr(output, str(key)) if is_field else output[key]
-        assert isinstance(output, torch.Tensor)
-        return output
-
-
 def look_at(
     module: nn.Module, input_shape: tuple[int, int, int], *, batch: int | None, output_name: str | None
 ) -> Look:
@@ -112,7 +88,7 @@ def look_at(
     sizes = (2, 1) if batch is None else (batch,)
     images = torch.randn(max(sizes), *input_shape, generator=torch.Generator().manual_seed(0))
     output, _ = _run(module, images)
-    path, notes = _choose(output, len(images), output_name)
+    path, notes = choose_output(output, len(images), output_name)
     is_plain = not path and all(
         one.kind is not one.VAR_POSITIONAL for one in signature(module.forward).parameters.values()
     )
@@ -238,58 +214,6 @@ def _remedy(error: Exception, watch: _Watch) -> str:
     if isinstance(error, TypeError) and "forward()" in text:
         return "EdgePort calls it with one tensor of images; give the other arguments a default"
     return "EdgePort gives images (batch, channels, height, width); set --image-size and --channels to what it takes"
-
-
-def _choose(output: Any, size: int, wanted: str | None) -> tuple[tuple[str | int, ...], list[str]]:
-    """The path to the tensor (B, K) in what the module gave, and a note where there was a choice."""
-    if isinstance(output, torch.Tensor):
-        if wanted is not None:
-            raise InputError("--output-name chooses among several outputs, but the module gives one tensor; omit it")
-        return (), []
-    tensors = {".".join(map(str, path)): (path, tensor) for path, tensor in _tensors(output)}
-    kind = type(output).__name__
-    shown = ", ".join(f"{name} {tuple(tensor.shape)}" for name, (_, tensor) in tensors.items())
-    if not tensors:
-        raise ExportError(f"the module gives {kind}, not a tensor; return the logits (batch, K) as a torch.Tensor")
-    fitting = [name for name, (_, tensor) in tensors.items() if tensor.ndim == 2 and tensor.shape[0] == size]
-    if wanted is not None:
-        if wanted not in tensors:
-            raise InputError(f"--output-name is {wanted}, but the module gives {shown}; choose one of these")
-        chosen = wanted
-    else:
-        named = [name for name in fitting if name.rpartition(".")[2] == "logits"]
-        candidates = named if len(named) == 1 else fitting
-        if not candidates:
-            raise ExportError(
-                f"the module gives {kind} of {shown}, none of shape (batch, K); return the logits (batch, K)"
-            )
-        if len(candidates) > 1:
-            raise InputError(
-                f"the module gives {kind} of {shown}, and several could be the logits; choose with --output-name NAME"
-            )
-        chosen = candidates[0]
-    path, tensor = tensors[chosen]
-    others = [name for name in tensors if name != chosen]
-    left = f"; left out: {', '.join(others)}" if others else ""
-    return path, [f"of the {kind} that the module gives, {chosen} {tuple(tensor.shape)} is exported{left}"]
-
-
-def _tensors(output: Any) -> Iterator[tuple[tuple[str | int, ...], torch.Tensor]]:
-    """Every tensor in a nest of dictionaries, tuples, lists and dataclasses, with the path to it."""
-    items: list[tuple[str | int, Any]] = []
-    if isinstance(output, torch.Tensor):
-        yield (), output
-    elif isinstance(output, Mapping):
-        items = list(output.items())
-    elif isinstance(output, tuple) and hasattr(output, "_fields"):
-        items = list(zip(output._fields, output, strict=True))
-    elif isinstance(output, tuple | list):
-        items = list(enumerate(output))
-    elif dataclasses.is_dataclass(output):
-        items = [(field.name, getattr(output, field.name)) for field in dataclasses.fields(output)]
-    for key, value in items:
-        for path, tensor in _tensors(value):
-            yield (key, *path), tensor
 
 
 def _check(output: Any, size: int, watch: _Watch, *, expected: int | None) -> None:
