@@ -215,6 +215,16 @@ def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> No
     assert not config.output.exists()
 
 
+def test_a_batch_that_the_code_makes_a_number_of_is_named_and_the_remedies_export(tmp_path: Path) -> None:
+    path = _write(tmp_path, _with_forward("return self.head(x.mean((2, 3))).view(len(x), -1)"))
+    options = {"output": tmp_path / "bundle", "image_size": 8, "quantize": (), "force": True}
+    with pytest.raises(TraceError, match=r"the batch size is fixed .*; use x\.shape\[0\] or -1 where it says len\(x\)"):
+        export(ExportConfig(architecture=f"{path}:make", **options))
+    assert export(ExportConfig(architecture=f"{path}:make", batch=1, **options)).parity.passed
+    path.write_text(path.read_text().replace("len(x)", "x.shape[0]"))
+    assert export(ExportConfig(architecture=f"{path}:make", **options)).manifest.contract.batch is None
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
