@@ -99,6 +99,12 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
         help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5).",
     )
     model.add_argument(
+        "--output-name",
+        metavar="NAME",
+        help="Which output of your own module holds the logits: its key, field or index. Default: the one named "
+        "logits, or the only one of shape (batch, K).",
+    )
+    model.add_argument(
         "--seed", type=int, default=0, metavar="N", help="Seed of random weights and synthetic images (default 0)."
     )
     model.add_argument("--positions", choices=get_args(Positions), help="Position encoding of a ViT (default learned).")

@@ -123,6 +123,8 @@ class ExportConfig:
         task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
         threshold: decision threshold, a probability, for ``binary`` (one value) and ``multilabel`` (one value, or one
             per class); None takes 0.5.
+        output_name: the tensor to export, where a module of the user's own gives several: its key, field or index, with
+            dots where they are nested. None takes the one named ``logits``, or the only one of shape (B, K).
         activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
             ``runtime`` leaves it to the runtime.
         preprocess: ``in-graph`` also writes each variant with its preprocessing in the graph, for languages and
@@ -174,6 +176,7 @@ class ExportConfig:
     num_classes: int | None = None
     task: Task | None = None
     threshold: tuple[float, ...] | None = None
+    output_name: str | None = None
     activation: Place = "runtime"
     preprocess: Place = "runtime"
     script: Script | None = None

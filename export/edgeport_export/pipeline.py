@@ -67,7 +67,8 @@ class ExportResult:
         parity: the stages of its chain.
         made: how each variant except ``fp32`` was made, in order.
         measured: latencies of each variant on this machine.
-        notes: what each graph pass changed, and why it left what it left; variants that were left out, and why.
+        notes: what was found in a module of the user's own, and what was not compared; what each graph pass changed,
+            and why it left what it left; variants that were left out, and why.
     """
 
     path: Path
@@ -139,7 +140,7 @@ def export(
         check_infer(bundle, manifest)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *pass_notes, *notes)
+    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *pass_notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 

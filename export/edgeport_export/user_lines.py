@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import re
 import sys
 import sysconfig
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from types import FrameType
 
     import torch
 
-__all__ = ["line_of_node", "user_line"]
+__all__ = ["line_of_node", "running_line", "say_error", "user_line"]
 
 _STACK_ENTRY = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in \S+\n\s*(?P<code>.*)')
 _STDLIB = Path(sysconfig.get_paths()["stdlib"])
@@ -40,6 +42,28 @@ def line_of_node(node: torch.fx.Node) -> str | None:
     return _last((m["file"], int(m["line"]), m["code"]) for m in _STACK_ENTRY.finditer(stack))
 
 
+def running_line() -> str | None:
+    """The line of the user's code that is running, for whoever looks on; as :func:`user_line`."""
+    entries: list[tuple[str, int, str]] = []
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        file, line = frame.f_code.co_filename, frame.f_lineno
+        is_ours = _is_in(Path(file), "edgeport_export")
+        if is_ours and entries:
+            break  # who called the user's code
+        if not is_ours:
+            entries.append((file, line, linecache.getline(file, line)))
+        frame = frame.f_back
+    return _last(reversed(entries))
+
+
+def say_error(error: BaseException) -> str:
+    """The first line of an error, and the line of the user's code that it comes from."""
+    reason = str(error).strip().splitlines() or [""]
+    where = user_line(error)
+    return f"{type(error).__name__}: {reason[0]}" + (f" (at {where})" if where else "")
+
+
 def _chain(error: BaseException) -> Iterator[BaseException]:
     seen: set[int] = set()
     current: BaseException | None = error
@@ -61,7 +85,11 @@ def _last(entries: Iterable[tuple[str, int, str]]) -> str | None:
 
 
 def _is_theirs(path: Path) -> bool:
-    roots = [getattr(sys.modules.get(name), "__path__", []) for name in _NOT_THEIRS]
-    if not path.is_absolute() or any(path.is_relative_to(folder) for folders in roots for folder in folders):
+    if not path.is_absolute() or any(_is_in(path, name) for name in _NOT_THEIRS):
         return False  # "<string>" and the like are not absolute
     return not path.is_relative_to(_STDLIB) or "site-packages" in path.parts
+
+
+def _is_in(path: Path, package: str) -> bool:
+    folders = getattr(sys.modules.get(package), "__path__", [])
+    return any(path.is_relative_to(folder) for folder in folders)

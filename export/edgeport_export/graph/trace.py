@@ -79,6 +79,11 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
             raise TraceError(_explain(error, module, example_BCHW, dynamic_shapes)) from error
         if program is None or program.exported_program is None:
             raise TraceError("PyTorch returned no graph for the module")
+        if contract.batch is None and isinstance(_batch_of(program), int):
+            raise TraceError(
+                "the batch size is fixed in the graph, because the module's code makes a number of it; use x.shape[0] "
+                "or -1 where it says len(x), loops over the images or compares their number, or fix it with --batch 1"
+            )
         actual = program.model.opset_imports.get("", 0)
         if actual != opset:
             raise TraceError(
@@ -92,6 +97,12 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
             ) from error
     op_types = tuple(node.op_type for node in program.model.graph.all_nodes())
     return Traced(path=path, program=program.exported_program, op_types=op_types)
+
+
+def _batch_of(program: torch.onnx.ONNXProgram) -> object:
+    """A number where PyTorch froze the batch, otherwise a symbol."""
+    shape = program.model.graph.inputs[0].shape
+    return None if shape is None else shape[0]
 
 
 def _explain(error: Exception, module: nn.Module, example_BCHW: torch.Tensor, dynamic_shapes: Any) -> str:

@@ -21,6 +21,8 @@ from edgeport_export.parity.compare import (
     compare,
 )
 from edgeport_export.parity.locate import first_departure
+from edgeport_export.parity.reference import check_reference, leave_out_constants
+from edgeport_export.parity.rows import check_graph_rows, check_module_rows
 from edgeport_runtime.accuracy.answers import check_answers
 from edgeport_runtime.accuracy.golden import replay
 from edgeport_runtime.bundle.files import sha256_of
@@ -66,9 +68,11 @@ class Chain:
     Attributes:
         contract: as given.
         reference_BK: PyTorch's outputs for all batches, joined.
+        notes: what is not compared, and why.
 
     Raises:
         ParityError: if PyTorch's own outputs are zero, constant or not finite, so that nothing could be compared.
+        ExportError: if the answer to an image depends on its batch, naming the submodule.
     """
 
     def __init__(
@@ -79,21 +83,23 @@ class Chain:
         contract: Contract,
         num_images: int | None = None,
     ) -> None:
-        self._batches = batches
+        def run(batch_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
+            with torch.no_grad():
+                # A module may change its input, and give a buffer that it uses again.
+                outputs_BK: NDArray[np.float32] = module(torch.tensor(batch_BCHW)).numpy().copy()
+            return outputs_BK
+
         self.contract = contract
-        with torch.no_grad():
-            outputs = [module(torch.from_numpy(batch)) for batch in batches]
-        self.reference_BK: NDArray[np.float32] = torch.cat(outputs).numpy()
-        self._num_images = len(self.reference_BK) if num_images is None else num_images
+        self._num_images = sum(map(len, batches)) if num_images is None else num_images
+        outputs = [run(batch) for batch in batches]
+        self._batches, outputs, self.notes = leave_out_constants(run, batches, outputs, num_images=self._num_images)
+        self.reference_BK: NDArray[np.float32] = np.concatenate(outputs)
+        check_reference(self.reference_BK, contract, num_images=self._num_images)
+        check_module_rows(module, self._batches, outputs, contract)
         self._stages: list[StageReport] = []
         self._skipped: list[SkippedStage] = []
         self._checked: dict[tuple[str | int, ...], tuple[str, NDArray[np.float32]]] = {}
         self._program: torch.export.ExportedProgram | None = None
-        if not np.isfinite(self.reference_BK).all():
-            raise ParityError("stage torch: the module's own outputs are NaN or infinite on the chain's inputs")
-        is_flat = contract.task == "multiclass" and bool((np.ptp(self.reference_BK, axis=1) == 0).any())
-        if is_flat or np.ptp(self.reference_BK) == 0:
-            raise ParityError("stage torch: the module's outputs are all equal, so nothing could be compared")
 
     @property
     def report(self) -> ParityReport:
@@ -143,6 +149,8 @@ class Chain:
                 f"stage {stage}: the outputs have shape {outputs_BK.shape}, PyTorch's have {self.reference_BK.shape}",
                 report=self.report,
             )
+        if not self._stages:
+            check_graph_rows(session.run, self._batches, outputs_BK, self.contract, stage=stage)
         self._judge(self._compare(stage, outputs_BK, limits), path, outputs_BK)
         return digest
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from edgeport_runtime.errors import InputError, ParityError
+from edgeport_runtime.errors import ParityError
 from edgeport_runtime.pixels.decode import load_image
 from edgeport_runtime.pixels.preprocess import centre_crop, normalize, resize_image, to_pixels
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["confirmed_pixels", "normalized"]
 
-# Measured over photos and noise of any shape, six filters, smaller and larger: 0, but for hamming, 1 level in at most 1.7e-4
-# of the values.
+# Measured over photos and noise, of six filters, smaller and larger: 0, but for hamming 1 level in at most 1.7e-4 of
+# the values.
 _MAX_LEVELS, _MAX_SHARE = 1, 1e-3
 _MAX_NORMALIZED = 1e-6  # of values of order 1; measured: 0
 
@@ -36,8 +36,8 @@ _ORIENTATION_TAG = 274
 # EXIF 2.32, 4.6.4 A: whether rows and columns are exchanged, then rows reversed, then columns reversed.
 _TURNS = {2: (0, 0, 1), 3: (0, 1, 1), 4: (0, 1, 0), 5: (1, 0, 0), 6: (1, 0, 1), 7: (1, 1, 1), 8: (1, 1, 0)}
 _LUMA = (19595, 38470, 7471)  # ITU-R 601-2, in 65,536ths
-# Half width, and value at a distance: a triangle, the cubic of Keys 1981 (Equation 15, a = -0.5), Lanczos of 3 lobes, a box,
-# and a sinc under Hamming's window.
+# Half width, and value at a distance: a triangle, the cubic of Keys 1981 (Equation 15, a = -0.5), Lanczos of 3 lobes,
+# a box, and a sinc under Hamming's window.
 _KERNELS: dict[str, tuple[float, Callable[[Tensor], Tensor]]] = {
     "bilinear": (1.0, lambda x: (1 - x.abs()).clamp(min=0)),
     "bicubic": (2.0, lambda x: _cubic(x.abs())),
@@ -129,8 +129,6 @@ def _witness_stages(data: bytes, spec: PreprocessSpec, bits: int) -> _Stages:
         wide, high = _sides(width, height, spec)
         resized = _along_columns(decoded, wide, spec.interpolation)
         resized = _along_columns(resized.transpose(1, 2), high, spec.interpolation).transpose(1, 2)
-    elif (width, height) != (spec.image_size, spec.image_size):
-        raise InputError(f"it is {width}x{height} pixels, and the contract has no resize")
     top, left = (_offset(side - spec.image_size) for side in resized.shape[1:])
     cropped = resized[:, top : top + spec.image_size, left : left + spec.image_size]
     return _Stages(decoded, resized, cropped, cropped.flip(0) if spec.color == "bgr" else cropped)

@@ -11,6 +11,7 @@ from torch import nn
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
 from edgeport_export.source import user_module
 from edgeport_export.source.labels import read_labels
+from edgeport_export.source.own_output import look_at, task_of
 from edgeport_export.source.own_weights import fill_own
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
@@ -29,6 +30,7 @@ from edgeport_export.source.resolve import (
     tell_command_line,
 )
 from edgeport_export.source.sidecar import check_labels, tell_files, unused_files, weights_entry
+from edgeport_export.source.unwrap import fold
 from edgeport_models.tasks import activation
 from edgeport_models.weights import init_random, read_checkpoint
 from edgeport_runtime.errors import ExportError, InputError, WeightsError
@@ -68,6 +70,7 @@ class Subject:
         weights: the manifest's entry on where the weights came from.
         sources: of each value of the contract, what gave it.
         options: choices of the architecture, as it was built.
+        notes: what was changed or found in a module of the user's own.
     """
 
     name: str
@@ -77,6 +80,7 @@ class Subject:
     weights: dict[str, Any]
     sources: dict[str, str]
     options: dict[str, str | bool]
+    notes: tuple[str, ...] = ()
 
     @property
     def num_params(self) -> int:
@@ -95,7 +99,7 @@ def check_options(config: ExportConfig) -> None:
         _check_own(config)
         resolve_preprocess(_OWN_INPUT, config.input_options)
     else:
-        spec = find_spec(name)
+        spec = _spec(config)
         try:
             spec.check_options(config.options)
         except ValueError as error:
@@ -152,35 +156,44 @@ def _check_own(config: ExportConfig) -> None:
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
     _check_own(config)
     resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
-    name = config.architecture or type(module).__name__
     command_line = tell_command_line(config)
     if config.labels is not None:
         command_line["labels"] = read_labels(config.labels)
-    module = user_module.private_copy(module)
+    module, notes = user_module.private_copy(module)
+    name = config.architecture or type(module).__name__
     own = fill_own(module, config, name=name, default=_OWN_INPUT, given=set(command_line))
     defaults = tell_architecture(_OWN_INPUT)
     told = {ARCHITECTURE: defaults, COMMAND_LINE: command_line, **own.told}
     values = resolve(told)
     if values["image_size"].source == ARCHITECTURE:
         raise InputError(_NO_IMAGE_SIZE)
-    preprocess, task = preprocess_of(values), values["task"].value
-    num_outputs = user_module.num_outputs_of(
-        module, (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
-    )
-    if task == "binary" and num_outputs != 1:
-        raise InputError(f"{name} gives {num_outputs} logits, but a binary task has one; use --task multiclass for two")
-    defaults["num_classes"] = 2 if task == "binary" else num_outputs
+    preprocess, asked = preprocess_of(values), values["task"]
+    notes += fold(module)
+    shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
+    look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
+    task = task_of(look, None if asked.source == ARCHITECTURE else asked.value, name=name)
+    defaults |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
     if config.num_classes not in (None, defaults["num_classes"]):
         raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
     values = resolve(told)
     weights = own.entry(values)
     contract = _contract(values, config)
-    sources = sources_of(values, *CONTRACT_OPTIONS)
-    return _subject(module, contract, name=name, source=_OWN, weights=weights, sources=sources, options={})
+    if look.gives_probabilities:
+        contract = replace(contract, output="probabilities")
+    return Subject(
+        module=look.module if look.gives_probabilities else _activated(look.module, contract),
+        contract=contract,
+        name=name,
+        source=_OWN,
+        weights=weights,
+        sources=sources_of(values, *CONTRACT_OPTIONS),
+        options={},
+        notes=(*notes, *look.notes),
+    )
 
 
 def _named(config: ExportConfig) -> Subject:
-    spec = find_spec(config.architecture or "")
+    spec = _spec(config)
     checkpoint = (
         None
         if config.weights is None
@@ -206,15 +219,22 @@ def _named(config: ExportConfig) -> Subject:
         notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
         notes += unused_files(checkpoint.source, values, layout=checkpoint.layout)
         weights = weights_entry(checkpoint.source, layout=checkpoint.layout, notes=notes, key=checkpoint.key)
-    return _subject(
-        module,
-        contract,
+    return Subject(
+        module=_activated(module, contract),
+        contract=contract,
         name=spec.name,
         source=spec.source,
         weights=weights,
         sources=sources_of(values, *CONTRACT_OPTIONS, *OPTIONS),
         options=options,
     )
+
+
+def _spec(config: ExportConfig) -> ModelSpec:
+    spec = find_spec(config.architecture or "")
+    if config.output_name is not None:
+        raise InputError(f"--output-name chooses among several outputs, but {spec.name} has one; omit it")
+    return spec
 
 
 def _tell(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) -> dict[str, dict[str, Any]]:
@@ -254,8 +274,8 @@ def _check_binary(config: ExportConfig, rows: int | None) -> None:
         )
 
 
-def _subject(module: nn.Module, contract: Contract, **values: Any) -> Subject:
+def _activated(module: nn.Module, contract: Contract) -> nn.Module:
     """The module in evaluation mode, with its activation where the contract's outputs are probabilities."""
     if contract.output == "probabilities":
         module = nn.Sequential(module, activation(contract.task))
-    return Subject(module=module.eval().requires_grad_(False), contract=contract, **values)
+    return module.eval().requires_grad_(False)

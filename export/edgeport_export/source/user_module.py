@@ -1,28 +1,28 @@
-"""A user's own classifier: found by file path or module name, and looked at before anything is exported."""
+"""A user's own classifier: found by file path or module name, and copied."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import difflib
 import hashlib
 import importlib
 import importlib.util
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
-from edgeport_export.user_lines import user_line
+from edgeport_export.source.unwrap import check_module, copy_bare
+from edgeport_export.user_lines import say_error
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import ModuleType
 
-__all__ = ["build", "is_reference", "name_of", "num_outputs_of", "private_copy", "state_digest"]
+__all__ = ["build", "is_reference", "name_of", "private_copy", "state_digest"]
 
 _MODULE_NAME = "edgeport_users_own"
 
@@ -62,51 +62,33 @@ def build(reference: str) -> nn.Module:
             raise InputError(f"{where} has no callable {name!r}{_closest(name, module)}")
         try:
             made = factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ExportError(
-                f"{reference}: calling {name}() raises {_say(error)}; a factory must take no arguments"
+                f"{reference}: calling {name}() raises {say_error(error)}; a factory must take no arguments"
             ) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{reference}: {name}() gives {type(made).__name__}, not a torch.nn.Module")
     return made
 
 
-def private_copy(module: nn.Module) -> nn.Module:
+def private_copy(module: nn.Module) -> tuple[nn.Module, list[str]]:
     """A copy on the CPU, in float32 and evaluation mode, so that the user's own module stays as it is.
 
-    Raises:
-        ExportError: if the module cannot be copied.
-    """
-    try:
-        return copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
-    except Exception as error:
-        raise ExportError(f"the module cannot be copied to the CPU in float32: {_say(error)}") from error
-
-
-def num_outputs_of(module: nn.Module, input_shape: tuple[int, int, int]) -> int:
-    """K: what the module gives for a batch of two is (2, K).
+    Returns:
+        The copy, bare of what others wrap a module in, and notes on what was taken off.
 
     Raises:
-        ExportError: naming the user's line if the module raises, or what it gives instead.
+        ExportError: if the module cannot be copied, or is not the float32 network itself.
     """
+    check_module(module)
     try:
-        with torch.no_grad():
-            output: Any = module(torch.zeros(2, *input_shape))
+        bare, notes = copy_bare(module)
+        return bare.to("cpu", torch.float32).eval().requires_grad_(False), notes
     except Exception as error:
         raise ExportError(
-            f"the module raises on an input of shape {(2, *input_shape)}: {_say(error)}; "
-            "set --image-size and --channels to what it takes"
+            f"the module cannot be copied to the CPU in float32: {say_error(error)}; "
+            "keep files, locks and generators out of its attributes"
         ) from error
-    if not isinstance(output, torch.Tensor):
-        raise ExportError(
-            f"the module gives {type(output).__name__}, not a tensor of logits (batch, K); "
-            "wrap it in a module that returns one"
-        )
-    if output.ndim != 2 or output.shape[0] != 2:
-        raise ExportError(f"the module gives shape {tuple(output.shape)} for a batch of 2, not (2, K)")
-    if output.dtype != torch.float32:
-        raise ExportError(f"the module gives {output.dtype}, not torch.float32")
-    return output.shape[1]
 
 
 def state_digest(module: nn.Module) -> str:
@@ -121,11 +103,11 @@ def state_digest(module: nn.Module) -> str:
 def _import(where: Path | str, reference: str) -> ModuleType:
     try:
         return _import_file(where) if isinstance(where, Path) else importlib.import_module(where)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         is_theirs_missing = isinstance(error, ModuleNotFoundError) and isinstance(where, str)
         if is_theirs_missing and f"{where}.".startswith(f"{getattr(error, 'name', None)}."):
             raise InputError(f"{reference}: {error}; give path/to/file.py:factory or package.module:factory") from None
-        raise ExportError(f"{reference}: importing raises {_say(error)}") from error
+        raise ExportError(f"{reference}: importing raises {say_error(error)}") from error
 
 
 def _import_file(path: Path) -> ModuleType:
@@ -151,9 +133,3 @@ def _closest(name: str, module: ModuleType) -> str:
     names = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
     closest = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
     return f"; closest: {', '.join(closest)}" if closest else ""
-
-
-def _say(error: Exception) -> str:
-    reason = str(error).strip().splitlines() or [""]
-    where = user_line(error)
-    return f"{type(error).__name__}: {reason[0]}" + (f" (at {where})" if where else "")

@@ -218,6 +218,16 @@ def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> No
     assert not config.output.exists()
 
 
+def test_a_batch_that_the_code_makes_a_number_of_is_named_and_the_remedies_export(tmp_path: Path) -> None:
+    path = _write(tmp_path, _with_forward("return self.head(x.mean((2, 3))).view(len(x), -1)"))
+    options = {"output": tmp_path / "bundle", "image_size": 8, "quantize": (), "force": True}
+    with pytest.raises(TraceError, match=r"the batch size is fixed .*; use x\.shape\[0\] or -1 where it says len\(x\)"):
+        export(ExportConfig(architecture=f"{path}:make", **options))
+    assert export(ExportConfig(architecture=f"{path}:make", batch=1, **options)).parity.passed
+    path.write_text(path.read_text().replace("len(x)", "x.shape[0]"))
+    assert export(ExportConfig(architecture=f"{path}:make", **options)).manifest.contract.batch is None
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -226,10 +236,20 @@ def test_a_batch_that_is_frozen_by_the_users_code_is_found(tmp_path: Path) -> No
         ("def make(\n", "importing raises SyntaxError"),
         ("def make(size):\n    return nn.ReLU()\n", r"calling make\(\) raises TypeError: .*must take no arguments"),
         ("def make():\n    raise OSError('no weights')\n", r"OSError: no weights \(at .*line 6: raise OSError"),
+        (
+            "raise SystemExit('usage: train.py DATA')\n",
+            r"importing raises SystemExit: usage: train\.py DATA \(at .*line 5",
+        ),
         ("def make():\n    return 5\n", r"make\(\) gives int, not a torch\.nn\.Module"),
         ("make = nn.Identity\n", r"gives shape \(2, 3, 8, 8\) for a batch of 2, not \(2, K\)"),
-        (_with_forward("return x, x"), r"gives tuple, not a tensor of logits \(batch, K\); wrap it"),
-        (_with_forward("return {'logits': x}"), "gives dict, not a tensor"),
+        (
+            _with_forward("return x, x"),
+            r"gives tuple of 0 \(2, 3, 8, 8\), 1 \(2, 3, 8, 8\), none of shape",
+        ),
+        (
+            _with_forward("return {'logits': x}"),
+            r"gives dict of logits \(2, 3, 8, 8\), none of shape \(batch, K\)",
+        ),
         (_with_forward("return x.mean((1, 2, 3))"), r"gives shape \(2,\) for a batch of 2"),
         (_with_forward("return x.flatten(1).argmax(1, keepdim=True)"), r"gives torch\.int64, not torch\.float32"),
         (_with_forward("return self.head(x)"), r"raises on an input of shape \(2, 3, 8, 8\): RuntimeError: .*line 11"),

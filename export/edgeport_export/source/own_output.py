@@ -1,0 +1,283 @@
+"""What a user's own module gives: of what shape, and whether it is already a probability.
+
+Shapes: B batch, C channels, H W image, K outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections import deque
+from dataclasses import dataclass
+from inspect import signature
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from edgeport_export.source.own_choice import Taken, choose_output
+from edgeport_export.user_lines import running_line, say_error
+from edgeport_runtime.errors import ExportError, InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from edgeport_runtime.bundle.contract import Task
+
+__all__ = ["Look", "look_at", "task_of"]
+
+Activation: TypeAlias = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
+
+_LAST: dict[str, Activation] = {
+    "aten::_softmax": "softmax",
+    "aten::sigmoid": "sigmoid",
+    "aten::sigmoid_": "sigmoid",
+    "aten::hardsigmoid": "sigmoid",
+    "aten::_log_softmax": "log-softmax",
+    "aten::log_sigmoid_forward": "log-sigmoid",
+}
+# What may stand behind an activation without changing what its values mean.
+_LOOK_THROUGH = {
+    f"aten::{name}"
+    for name in (
+        *("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "permute", "transpose", "t", "select"),
+        *("slice", "expand", "alias", "detach", "clone", "_to_copy", "clamp", "contiguous"),
+    )
+}
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look:
+    """What was seen.
+
+    Attributes:
+        module: gives the one tensor (B, K).
+        num_outputs: K.
+        activation: what the module ends in, None for plain logits.
+        notes: what a user must know of it.
+    """
+
+    module: nn.Module
+    num_outputs: int
+    activation: Activation | None
+    notes: tuple[str, ...]
+
+    @property
+    def gives_probabilities(self) -> bool:
+        """Whether the outputs are the task's probabilities, so that no activation must follow."""
+        return self.activation in ("softmax", "sigmoid")
+
+
+def look_at(
+    module: nn.Module, input_shape: tuple[int, int, int], *, batch: int | None, output_name: str | None
+) -> Look:
+    """Run the module on random images and look at what it gives.
+
+    Args:
+        module: on the CPU, in float32 and evaluation mode.
+        input_shape: C, H, W.
+        batch: the fixed batch size; None runs batches of 2 and of 1.
+        output_name: the tensor to take, where the module gives several.
+
+    Raises:
+        ExportError: naming the user's line if the module raises, or what it gives instead of one row per image.
+        InputError: if there is no output of that name, or several could be meant.
+    """
+    sizes = (2, 1) if batch is None else (batch,)
+    images = torch.randn(max(sizes), *input_shape, generator=torch.Generator().manual_seed(0))
+    output, _ = _run(module, images)
+    path, notes = choose_output(output, len(images), output_name)
+    is_plain = not path and all(
+        one.kind is not one.VAR_POSITIONAL for one in signature(module.forward).parameters.values()
+    )
+    taken = module if is_plain else Taken(module, path)  # tracing does not take forward(*args) as it is
+    shapes: list[int] = []
+    for size in sizes:
+        output_BK, watch = _run(taken, images[:size])
+        _check(output_BK, size, watch, expected=shapes[-1] if shapes else None)
+        shapes.append(output_BK.shape[1])
+        if size == max(sizes):
+            activation, why = _find_activation(output_BK, watch)
+    if activation is not None:
+        notes.append(why)
+    return Look(module=taken, num_outputs=shapes[0], activation=activation, notes=tuple(notes))
+
+
+def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
+    """The task that the module's outputs can have.
+
+    Args:
+        look: what the module gives.
+        asked: the task that was asked for, None for none.
+        name: of the module, for messages.
+
+    Raises:
+        InputError: naming the task to ask for, or what to change in the module.
+    """
+    count, activation = look.num_outputs, look.activation
+    if count == 1:
+        if activation in ("softmax", "log-softmax"):
+            raise InputError(
+                f"{name} ends in {activation} over a single output, which is the same for every image; take it out of "
+                "the module, and add --task binary"
+            )
+        if asked == "multiclass" or (asked is None and activation != "sigmoid"):
+            raise InputError(
+                f"{name} gives one output per image, and a multiclass task needs two or more; add --task binary"
+            )
+        return asked or "binary"
+    if asked == "binary":
+        kind = "probabilities" if look.gives_probabilities else "logits"
+        raise InputError(f"{name} gives {count} {kind}, but a binary task has one; use --task multiclass for two")
+    if activation == "sigmoid" and asked != "multilabel":
+        raise InputError(
+            f"{name} ends in a sigmoid of each of its {count} outputs; add --task multilabel if several labels can be "
+            "true of an image, otherwise take the sigmoid out of the module"
+        )
+    if activation in ("softmax", "log-softmax") and asked == "multilabel":
+        raise InputError(
+            f"{name} ends in {activation}, which decides for one of its {count} classes, but a multilabel task judges "
+            "each alone; omit --task multilabel, or take the softmax out of the module"
+        )
+    return asked or "multiclass"
+
+
+class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Looks on while a module runs.
+
+    Attributes:
+        narrow: the first value of half precision, and the line that made it.
+        squeezed: the line of the first ``squeeze()`` that took the axis of a batch of one.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.narrow: tuple[torch.dtype, str | None] | None = None
+        self.squeezed: str | None = None
+        self._recent: deque[tuple[str, Any, torch.Tensor]] = deque(maxlen=16)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        name: str = func._schema.name
+        first = result[0] if isinstance(result, tuple) and result else result
+        if isinstance(first, torch.Tensor):
+            self._recent.append((str(name), args[0] if args else None, first))
+            if self.narrow is None and first.dtype in (torch.float16, torch.bfloat16):
+                self.narrow = (first.dtype, running_line())
+            if self.squeezed is None and func is torch.ops.aten.squeeze.default and args[0].shape[:1] == (1,):
+                self.squeezed = running_line() or "in a library"
+        return result
+
+    def maker_of(self, output: torch.Tensor) -> str:
+        """Name of the operator that made a tensor, behind whatever only reshaped it."""
+        value: Any = output
+        for name, source, result in reversed(self._recent):
+            if result is value:
+                if name not in _LOOK_THROUGH:
+                    return str(name)
+                value = source
+        return ""
+
+
+def _run(module: nn.Module, images_BCHW: torch.Tensor) -> tuple[Any, _Watch]:
+    watch = _Watch()
+    try:
+        with _silent(), torch.no_grad(), watch:
+            output = module(images_BCHW.clone())  # a module may change its input
+    except Exception as error:
+        raise ExportError(
+            f"the module raises on an input of shape {tuple(images_BCHW.shape)}: {say_error(error)}; "
+            f"{_remedy(error, watch)}"
+        ) from error
+    if watch.narrow is not None:
+        dtype, line = watch.narrow
+        raise ExportError(
+            f"the module computes in {dtype}{_at(line)}, and EdgePort compares float32; take autocast, .half() and "
+            ".bfloat16() out of forward (--quantize fp16 makes a variant in half precision)"
+        )
+    return output, watch
+
+
+def _remedy(error: Exception, watch: _Watch) -> str:
+    text = str(error)
+    if watch.squeezed is not None:
+        return f"squeeze() takes the axis of a batch of one as well{_at(watch.squeezed)}; name the axes: flatten(1)"
+    if watch.narrow is not None or any(word in text for word in ("dtype", "scalar type", "Input type")):
+        return (
+            "EdgePort runs it in float32; take .half(), .bfloat16() and .double() out of forward, and register "
+            "constants as buffers"
+        )
+    if "cuda" in text.lower() or "nvidia" in text.lower():
+        return "EdgePort runs it on the CPU; take .cuda() and .to('cuda') out of forward, or use x.device"
+    if isinstance(error, TypeError) and "forward()" in text:
+        return "EdgePort calls it with one tensor of images; give the other arguments a default"
+    return "EdgePort gives images (batch, channels, height, width); set --image-size and --channels to what it takes"
+
+
+def _check(output: Any, size: int, watch: _Watch, *, expected: int | None) -> None:
+    """Raise ExportError if this is not one row of float32 for each image."""
+    if not isinstance(output, torch.Tensor):
+        raise ExportError(f"the module gives {type(output).__name__} for a batch of {size}; return a tensor always")
+    if not output.is_floating_point():
+        raise ExportError(
+            f"the module gives {output.dtype}, not torch.float32; return the scores of the classes, before any argmax"
+        )
+    shape = tuple(output.shape)
+    if output.ndim != 2 or shape[0] != size or (expected is not None and shape[1] != expected):
+        wanted = "K" if expected is None else str(expected)
+        raise ExportError(
+            f"the module gives shape {shape} for a batch of {size}, not ({size}, {wanted}); "
+            f"{_reshape(shape, size, watch)}"
+        )
+    if output.dtype != torch.float32:
+        raise ExportError(f"the module gives {output.dtype}, not torch.float32; return it as x.float()")
+
+
+def _reshape(shape: tuple[int, ...], size: int, watch: _Watch) -> str:
+    if watch.squeezed is not None:
+        return f"squeeze() takes the axis of a batch of one as well{_at(watch.squeezed)}; name the axes: flatten(1)"
+    if shape == (size,):
+        return "return x.reshape(-1, 1), and add --task binary"
+    if len(shape) > 2 and shape[0] == size and all(side == 1 for side in shape[2:]):
+        return "return x.flatten(1)"
+    return "a classifier gives one row of K scores for each image"
+
+
+def _find_activation(output_BK: torch.Tensor, watch: _Watch) -> tuple[Activation | None, str]:
+    """What the module ends in: told by its last operator and confirmed by the numbers, or by the numbers alone."""
+    found = _LAST.get(watch.maker_of(output_BK))
+    sums_to_one = bool((output_BK >= 0).all()) and bool(((output_BK.sum(1) - 1).abs() < _SUM_TOLERANCE).all())
+    is_probability = bool(((output_BK >= 0) & (output_BK <= 1)).all())
+    if output_BK.shape[1] > 1 and sums_to_one:
+        how = "it ends in softmax" if found == "softmax" else "its rows are not negative and sum to 1"
+        return "softmax", f"the module gives probabilities already ({how}); no softmax is applied to them"
+    if found == "softmax" and output_BK.shape[1] > 1:
+        raise ExportError(
+            "the module ends in softmax, but what it gives for an image does not sum to 1 (another axis, or a part of "
+            "the classes); give softmax the axis dim=1, or take it out of forward"
+        )
+    if found == "sigmoid" and is_probability:
+        return found, "the module gives probabilities already (it ends in a sigmoid); no sigmoid is applied to them"
+    if found == "softmax":
+        return found, "the module ends in softmax"
+    if found == "log-softmax":
+        return found, "the module ends in log-softmax; softmax turns that into its probabilities"
+    if found == "log-sigmoid":
+        raise ExportError(
+            "the module ends in log-sigmoid, which EdgePort would take for logits; take it out of forward"
+        )
+    return None, ""
+
+
+def _at(line: str | None) -> str:
+    return f" (at {line})" if line else ""
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    """Warnings of the user's code come again in training; here they would stand between stages."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
