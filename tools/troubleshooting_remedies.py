@@ -46,7 +46,7 @@ REMEDIES: dict[str, str] = {
     "stage … departs from the runtime": _REPORT,
     "stage …: the outputs have shape": _REPORT,
     "stage … fails": _REPORT,
-    "preprocessing: the step": "Install the tested version of Pillow (`constraints.txt`); if it is installed, report it.",
+    "preprocessing: the step": "Install the tested Pillow (`constraints.txt`); if it is installed, report it.",
     "the answers are not PyTorch's": _REPORT,
     "stage self-test": _REPORT,
     "stage infer.py": _REPORT,
