@@ -34,7 +34,7 @@ def probe_images(spec: PreprocessSpec, *, seed: int) -> Iterator[tuple[str, byte
     yield "a grey image", _file(colours.convert("L"))
     yield "an image with transparency", _file(_with_alpha(colours, generator))
     yield "an image with a palette", _file(colours.quantize(64))
-    deep = generator.integers(0, 65536, small[::-1], dtype=np.uint16)
+    deep = generator.integers(0, 2 ** (spec.bits or 16), small[::-1], dtype=np.uint16)
     yield "an image of 16 bits", _file(Image.fromarray(deep))
     if spec.resize == "none":
         return
