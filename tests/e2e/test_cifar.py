@@ -52,7 +52,7 @@ def test_trained_resnet(
     bundle = tmp_path / "build" / architecture
     assert export_model([architecture, "--weights", str(weights), "--golden", str(data), "-o", str(bundle)]) == 0
     capsys.readouterr()
-    assert run_model(["evaluate", str(bundle), "--data", str(data), "--json"]) == 0
+    assert run_model(["evaluate", str(bundle), "--data", str(data), "--match", "order", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)
     assert (result["num_correct"], result["num_images"]) == (num_correct, 500)
     assert result["top1"] == num_correct / 500
