@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 POSITIONS_160 = "position embeddings interpolated from 14x14 to 10x10 patches"
 SUMMED = "first layer summed over its 3 input channels (conv_proj.weight)"
 

@@ -36,6 +36,7 @@ def test_the_environment_holds_the_runtime_alone(run: Callable[..., str]) -> Non
     assert not installed & {"torch", "onnx", "onnxscript", "onnxsim", "rich", "safetensors"}
 
 
+@pytest.mark.slow
 def test_every_command_works(run: Callable[..., str], resnet20: ExportResult, shared: Callable[[str], Path]) -> None:
     images = sorted(shared("data/cifar10/test/ship").glob("*.png"))[:3]
     assert len(json.loads(run("run-model", "predict", resnet20.path, *images, "--json"))) == 3

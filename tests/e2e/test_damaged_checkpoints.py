@@ -19,6 +19,8 @@ from speed import slow_but
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 # library, architecture, file, and a key with its name in EdgePort's layout
 FILES = {
     "timm ViT": ("timm", "vit_ti_16", "vit.pth", "norm.bias", "encoder.ln.bias"),

@@ -49,7 +49,7 @@ def _relative_l2(outputs: Any, reference: NDArray[np.float32]) -> float:
     return float(np.linalg.norm(np.asarray(outputs) - reference) / np.linalg.norm(reference))
 
 
-@pytest.fixture(params=slow_but(["lenet5", "vit_digits"], NAMES))
+@pytest.fixture(params=slow_but(["lenet5"], NAMES))
 def bundle(request: pytest.FixtureRequest, everywhere: Callable[[str], Path]) -> Path:
     return everywhere(request.param)
 
@@ -215,6 +215,7 @@ def test_node(
     assert _relative_l2(outputs, _expected(bundle)) < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpu", slow_but(["neoverse-n1"], ARM_CPUS))
 @pytest.mark.parametrize("bundle", slow_but(["lenet5"], NAMES), indirect=True)
 def test_arm64(cpu: str, bundle: Path, peer: Callable[[str], Path], answers: Callable[[str, list[int]], None]) -> None:

@@ -39,7 +39,7 @@ def _wait_for(folder: Path, pattern: str, process: subprocess.Popen[str]) -> Non
     [
         (".bundle.*.tmp", signal.SIGINT, 130),
         pytest.param(".bundle.*.tmp/work/exported.onnx", signal.SIGINT, 130, marks=pytest.mark.slow),
-        (".bundle.*.tmp", signal.SIGTERM, 143),
+        pytest.param(".bundle.*.tmp", signal.SIGTERM, 143, marks=pytest.mark.slow),
     ],
 )
 def test_signal_during_an_export_leaves_nothing(pattern: str, number: int, status: int, tmp_path: Path) -> None:
@@ -77,6 +77,7 @@ def test_signal_during_a_forced_export_keeps_the_old_bundle(tmp_path: Path) -> N
     assert list(tmp_path.iterdir()) == [target]
 
 
+@pytest.mark.slow
 def test_full_disk_leaves_nothing(tmp_path: Path) -> None:
     process = _start("resnet20", "-o", str(tmp_path / "made" / "bundle"), limit_bytes=600_000)
     out, err = process.communicate(timeout=120)

@@ -25,6 +25,8 @@ from speed import slow_but
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.slow
+
 REFERENCE = Path(__file__).with_name("torchvision_reference.py")
 FILES = {
     "resnet18": "resnet18.pth",

@@ -209,7 +209,7 @@ def test_options_are_checked_against_what_lies_beside_the_weights(
     (weights / "preprocessor_config.json").write_text(json.dumps({"edgeport": spec.to_dict()}))
     argv = ["lenet5", "--weights", str(weights), "--quantize", "none"]
     assert main([*argv, "--mean", "0.4", "0.5", "0.6", "-o", str(tmp_path / "bundle")]) == 0
-    assert load_manifest(tmp_path / "bundle").contract.preprocess == replace(spec, mean=(0.4, 0.5, 0.6))
+    assert load_manifest(tmp_path / "bundle").contract.preprocess == replace(spec, mean=(0.4, 0.5, 0.6), bits=16)
     capsys.readouterr()
     for contradiction, message in (
         (["--color", "grey", "--channels", "3"], "--color grey contradicts --channels 3"),

@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 import warnings
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from edgeport_runtime.errors import EdgeportError, ImageWarning, ParityError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
 __all__ = ["DONE", "ERROR", "INTERRUPTED", "PARITY", "USAGE", "run_command"]
 
 DONE, ERROR, USAGE, PARITY, INTERRUPTED = 0, 1, 2, 3, 130
+_RETRY_S = 0.02
 
 
 def run_command(body: Callable[[], int]) -> int:
@@ -28,7 +30,9 @@ def run_command(body: Callable[[], int]) -> int:
     Returns:
         The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGTERM, _unwind)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _unwind)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a label or a path that its encoding does not have
     with warnings.catch_warnings():
@@ -69,6 +73,12 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     print(f"warning: {image}{message} (said once)", file=sys.stderr)
 
 
-def _terminate(signum: int, _frame: object) -> NoReturn:
-    # Unwinding removes temporary files, as Ctrl-C does.
+def _unwind(signum: int, frame: FrameType | None) -> None:
+    """Raise, so that temporary files are removed; not within an import, whose callbacks swallow what is raised."""
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib") and hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGALRM, lambda _, later: _unwind(signum, later))
+        signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
+        return
+    if signum == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + signum)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.slow
+
 MODEL, DATA = "model.fp32.onnx", "model.fp32.onnx.data"
 
 

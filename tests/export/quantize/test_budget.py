@@ -129,6 +129,7 @@ def test_channels_out_of_balance_are_equalized(
     assert details["relative_l2"] < 0.03
 
 
+@pytest.mark.slow
 def test_without_equalization_the_layer_goes_back_to_float(
     fragile: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -176,6 +177,7 @@ def test_what_was_not_asked_for_is_left_out_where_it_loses_too_much(
     assert [v.name for v in load_manifest(tmp_path / "bundle").variants] == ["fp32"]
 
 
+@pytest.mark.slow
 def test_explain_shows_each_layer_and_the_worst_first(
     fragile: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ assert after[4] == before[4], "random numbers"
 """
 
 
+@pytest.mark.slow
 def test_an_export_leaves_logging_and_random_numbers_as_they_were(tmp_path: Path) -> None:
     argv = [sys.executable, "-c", _EXPORT, str(tmp_path / "bundle")]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)

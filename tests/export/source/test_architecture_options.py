@@ -102,6 +102,7 @@ def test_published_weights_are_known_by_their_digest(tmp_path: Path, monkeypatch
         assert find_subject(replace(config, **options)).options == {"transform_input": False}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_options_of_trained_weights_come_with_them(tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = ARCHITECTURES["vit_digits"].build(pooling="mean")

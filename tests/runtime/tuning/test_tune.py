@@ -70,6 +70,7 @@ def _is_tuned(bundle: Path) -> bool:
         return "run-model tune found this to be the fastest here" in classifier.explain()["reasons"]
 
 
+@pytest.mark.slow
 def test_two_models_are_in_memory_at_most(
     bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ def test_an_altered_bundle_is_refused(bundle: Path, cache: Path, capsys: pytest.
     assert not cache.exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_process_left_is_removed(bundle: Path, cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = Path(_tune(bundle, capsys)["file"])
     left, at_work = (cache / f"{found.stem}.part{name}" for name in ("left", "atwork"))
@@ -190,6 +192,7 @@ def test_what_a_killed_process_left_is_removed(bundle: Path, cache: Path, capsys
     assert at_work.exists()
 
 
+@pytest.mark.slow
 def test_a_cache_that_cannot_be_written_is_survived(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
