@@ -46,7 +46,10 @@ SECTIONS = (
 SOURCES = (
     "export/edgeport_export",
     "models/edgeport_models",
-    *(f"runtime/edgeport_runtime/{name}" for name in ("pixels", "bundle/contract.py", "accuracy/dataset.py")),
+    *(
+        f"runtime/edgeport_runtime/{name}"
+        for name in ("pixels", "bundle/contract.py", "accuracy/dataset.py", "accuracy/matching.py")
+    ),
 )
 _BLANK = "…"
 _PARTS = {"_remedy", "_reshape", "_refusal", "_explain"}  # functions whose results are parts of messages

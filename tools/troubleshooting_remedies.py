@@ -40,7 +40,6 @@ REMEDIES: dict[str, str] = {
     "PyTorch could not trace the module": _ITS_LINE,
     "is the disk full?": "Make room on the disk of the output folder.",
     # parity
-    "departs from PyTorch's arithmetic on": "Report it, with the image and the versions of Pillow and NumPy.",
     "stage … departs from PyTorch": "For `fp32` report it, with the node that is named; for `int8` set "
     "`--max-drop POINTS`, give better `--calibration` images, or look at `--explain`.",
     "stage … departs from the runtime": _REPORT,
@@ -79,17 +78,14 @@ REMEDIES: dict[str, str] = {
     # images
     "does not exist": "Give a file or folder that exists.",
     "contains no folders": "Put the images of each class into a folder of its own, or give a CSV.",
-    "the model has no labels to match them by name": "Add `--labels`, in the order of the classes.",
     "contains no rows": "Write a line for each image, below the line `path,labels`.",
     "but an image of a … model has one": "Leave one label in that line.",
     "is not a CSV file in UTF-8": "Save it as CSV in UTF-8, with the columns `path,labels`.",
-    "is not among the model's labels": "Write the label as the model has it; the message lists them.",
     "the path is empty": "Write the image's path in that line.",
     "is not a folder of images": "Give a folder that exists.",
     "contains no image": "Give a folder with images of the formats that the message lists.",
     "has no pixels": "Replace the image.",
     "an image array must be": "Convert the array: 8-bit values from 0 to 255, height by width by channels.",
-    "an image is a path": "Give one of these.",
     "cannot be read as an image": "Replace the file, or save it as PNG or JPEG.",
     "is damaged or cut short": "Copy the file again, or take it out.",
     # weights
