@@ -100,7 +100,8 @@ def print_result(result: ExportResult, output: Path) -> None:
     note = result.manifest.weights.get("note")
     for text in ([note] if note else []) + [text for text in result.notes if not is_routine(text)]:
         print(f"note: {text}")
-    _print_answers(result)
+    if result.manifest.weights["source"] != "random":  # those answers mean nothing
+        _print_answers(result)
     size = sum(path.stat().st_size for path in result.path.glob("model.*"))
     print(f"wrote {output} ({size / 1e6:.1f} MB of models)")
     print(f"next: run-model predict {shlex.quote(str(output))} IMAGE")

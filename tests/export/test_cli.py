@@ -56,6 +56,18 @@ def test_text_output_ends_with_what_to_run_next(tmp_path: Path, capsys: pytest.C
     assert max(map(len, lines)) <= 120
 
 
+def test_trained_weights_show_their_answers_and_random_ones_do_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["lenet5", "--quantize", "none", "-o"]
+    assert main([*argv, str(tmp_path / "random")]) == 0
+    assert "golden images are" not in capsys.readouterr().out
+    assert main([*argv, str(tmp_path / "digits"), "--weights", "digits"]) == 0
+    with np.load(tmp_path / "digits" / "golden" / "expected.npz") as arrays:
+        best, score = int(arrays["order"][0, 0]), arrays["scores"][0].max()
+    assert f"the first golden images are: golden/0.png {best} ({score:.1%}); golden/1.png " in capsys.readouterr().out
+
+
 def test_json_output_is_one_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lenet5", "-o", str(tmp_path / "bundle"), "--json"]) == 0
     captured = capsys.readouterr()

@@ -59,7 +59,9 @@ def test_every_kind_of_pixel_is_confirmed(mode: str, color: str) -> None:
     buffer = io.BytesIO()
     image.save(buffer, "TIFF" if mode == "CMYK" else "PNG")
     spec = make_spec(color=color, **({"mean": (0.5,), "std": (0.25,)} if color == "grey" else {}))
-    confirmed_pixels(buffer.getvalue(), spec, source=mode)
+    pixels_HWC = confirmed_pixels(buffer.getvalue(), spec, source=mode)
+    assert np.array_equal(pixels_HWC, to_pixels(buffer.getvalue(), spec))
+    assert np.ptp(pixels_HWC) > 100
 
 
 def test_probes_tell_every_step() -> None:
