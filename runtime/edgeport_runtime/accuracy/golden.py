@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgeport_runtime.accuracy.answers import Answers, answers_in, check_answers
-from edgeport_runtime.bundle.files import bundle_file, sha256_of
+from edgeport_runtime.bundle.files import checked_file
 from edgeport_runtime.errors import ManifestError, ParityError
 from edgeport_runtime.outputs.metrics import relative_l2, relative_l2_of_all
 from edgeport_runtime.outputs.tasks import centred, decisions
@@ -142,14 +142,7 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
     manifest = classifier.manifest
     if manifest is None:
         raise ManifestError("a lone .onnx has no golden images; use the bundle's folder")
-    images = []
-    for image in manifest.golden.images:
-        path = bundle_file(bundle, image.file)
-        if sha256_of(path) != image.sha256:
-            raise ManifestError(
-                f"{image.file} is not the image that was exported (its SHA-256 differs); copy the bundle again"
-            )
-        images.append(path)
+    images = [checked_file(bundle, image.file, image.sha256) for image in manifest.golden.images]
     arrays = _arrays(bundle, manifest)
     expected_BK = arrays.get(manifest.contract.output)
     wanted = (len(images), manifest.contract.num_outputs)
@@ -168,11 +161,7 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
 
 def _arrays(bundle: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:
     golden = manifest.golden
-    path = bundle_file(bundle, golden.expected)
-    if sha256_of(path) != golden.sha256:
-        raise ManifestError(
-            f"{golden.expected} is not the file that was exported (its SHA-256 differs); copy the bundle again"
-        )
+    path = checked_file(bundle, golden.expected, golden.sha256)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > _MAX_EXPECTED_BYTES:
