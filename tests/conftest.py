@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import pickle
 import shutil
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +31,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Many tests import onnxruntime before EdgePort could turn its telemetry off.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+
+def pytest_runtest_setup() -> None:
+    """What each export of a process does anew for nothing here is done once, or not at all.
+
+    PyTorch makes its table of operators, always the same, which is a third of the export of a small network; and what
+    is timed rests before each turn, for figures that no test looks at. Exports that tests start as commands do both.
+    """
+    registration = sys.modules.get("torch.onnx._internal.exporter._registration")
+    if registration is not None and not hasattr(registration.ONNXRegistry.from_torchlib, "cache_info"):
+        make = functools.cache(registration.ONNXRegistry.from_torchlib)
+        registration.ONNXRegistry.from_torchlib = staticmethod(make)
+    if "edgeport_runtime.tuning.timing" in sys.modules:
+        sys.modules["edgeport_runtime.tuning.timing"]._REST_S = 0.0
 
 
 def _require(path: Path, remedy: str) -> Path:
@@ -98,26 +115,47 @@ def once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[P
 
 
 @pytest.fixture(scope="session")
-def resnet20(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """A bundle of the trained CIFAR-10 ResNet-20, with labels, exported once a session."""
-    from edgeport_export import ExportConfig, export
+def exported_once(
+    once: Callable[[str, Callable[[Path], object]], Path],
+) -> Callable[[str, Callable[[Path], ExportResult]], ExportResult]:
+    """An export by its name, made into a folder by the first worker that asks for it: tests only read it."""
 
-    labels = tmp_path_factory.mktemp("labels") / "cifar10.txt"
-    labels.write_text("airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n")
-    config = ExportConfig(
-        architecture="resnet20",
-        output=tmp_path_factory.mktemp("bundles") / "resnet20",
-        weights=shared("weights/resnet20-12fca82f.th"),
-        labels=labels,
-        golden=shared("data/cifar10/test"),
-    )
-    return export(config)
+    def export_(name: str, make: Callable[[Path], ExportResult]) -> ExportResult:
+        folder = once(name, lambda folder: (folder / "result.pickle").write_bytes(pickle.dumps(make(folder))))
+        result: ExportResult = pickle.loads((folder / "result.pickle").read_bytes())
+        return result
+
+    return export_
 
 
 @pytest.fixture(scope="session")
-def lenet5(tmp_path_factory: pytest.TempPathFactory) -> ExportResult:
-    """A bundle of LeNet-5 with random weights, float32 alone, exported once a session; needs no data."""
+def resnet20(
+    shared: Callable[[str], Path], exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]
+) -> ExportResult:
+    """A bundle of the trained CIFAR-10 ResNet-20, with labels."""
     from edgeport_export import ExportConfig, export
 
-    output = tmp_path_factory.mktemp("bundles") / "lenet5"
-    return export(ExportConfig(architecture="lenet5", output=output, quantize=()))
+    def make(folder: Path) -> ExportResult:
+        labels = folder / "cifar10.txt"
+        labels.write_text("airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n")
+        config = ExportConfig(
+            architecture="resnet20",
+            output=folder / "resnet20",
+            weights=shared("weights/resnet20-12fca82f.th"),
+            labels=labels,
+            golden=shared("data/cifar10/test"),
+        )
+        return export(config)
+
+    return exported_once("resnet20", make)
+
+
+@pytest.fixture(scope="session")
+def lenet5(exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]) -> ExportResult:
+    """A bundle of LeNet-5 with random weights, float32 alone; needs no data."""
+    from edgeport_export import ExportConfig, export
+
+    def make(folder: Path) -> ExportResult:
+        return export(ExportConfig(architecture="lenet5", output=folder / "lenet5", quantize=()))
+
+    return exported_once("lenet5", make)

@@ -18,42 +18,42 @@ from training.data import digits
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeport_export import ExportResult
+
 _NUM_GOLDEN = 4
 _ANSWERS: dict[str, dict[str, list[int]]] = {}
 
 
 @pytest.fixture(scope="session")
-def everywhere(shared: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def everywhere(
+    shared: Callable[[str], Path], exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]
+) -> Callable[[str], Path]:
     """Bundle of a trained network by its name, for x86, ARM64, C, browsers and Node, with a few golden images."""
-    made: dict[str, Path] = {}
 
-    def make(name: str) -> Path:
-        if name not in made:
-            folder = tmp_path_factory.mktemp("everywhere")
-            golden = folder / "golden"
-            golden.mkdir()
-            weights: str | Path = "digits"
-            if name == "resnet20":
-                weights = shared("weights/resnet20-12fca82f.th")
-                for image in sorted(shared("data/cifar10/test").rglob("*.png"))[:: 500 // _NUM_GOLDEN]:
-                    shutil.copy(image, golden / f"{image.parent.name}.png")
-            else:
-                for i, pixels in enumerate(digits()["x_test"][:_NUM_GOLDEN]):
-                    Image.fromarray(pixels).save(golden / f"{i}.png")
-            config = ExportConfig(
-                architecture=name,
-                output=folder / name,
-                weights=weights,
-                golden=golden,
-                calibration=shared("data/cifar10/calibration") if name == "resnet20" else None,
-                quantize=("int8",),
-                target=("cpu", "arm64"),
-                script="c",
-            )
-            made[name] = export(config).path
-        return made[name]
+    def make(folder: Path, name: str) -> ExportResult:
+        golden = folder / "golden"
+        golden.mkdir()
+        weights: str | Path = "digits"
+        if name == "resnet20":
+            weights = shared("weights/resnet20-12fca82f.th")
+            for image in sorted(shared("data/cifar10/test").rglob("*.png"))[:: 500 // _NUM_GOLDEN]:
+                shutil.copy(image, golden / f"{image.parent.name}.png")
+        else:
+            for i, pixels in enumerate(digits()["x_test"][:_NUM_GOLDEN]):
+                Image.fromarray(pixels).save(golden / f"{i}.png")
+        config = ExportConfig(
+            architecture=name,
+            output=folder / name,
+            weights=weights,
+            golden=golden,
+            calibration=shared("data/cifar10/calibration") if name == "resnet20" else None,
+            quantize=("int8",),
+            target=("cpu", "arm64"),
+            script="c",
+        )
+        return export(config)
 
-    return make
+    return lambda name: exported_once(f"everywhere-{name}", lambda folder: make(folder, name)).path
 
 
 @pytest.fixture(scope="session")

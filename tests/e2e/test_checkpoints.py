@@ -53,7 +53,8 @@ CASES: dict[str, tuple[str, str, str, str, dict[str, Any], str, str | None]] = {
 def test_bundle_gives_the_writers_logits(case: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
     library, architecture, weights, logits, options, layout, note = CASES[case]
     folder = written_by(library)
-    config = ExportConfig(architecture=architecture, weights=folder / weights, output=tmp_path / "bundle", **options)
+    output = tmp_path / "bundle"
+    config = ExportConfig(architecture=architecture, weights=folder / weights, output=output, quantize=(), **options)
     result = export(config)
     assert result.manifest.weights["layout"] == layout
     assert result.manifest.weights.get("note") == note
@@ -102,7 +103,8 @@ def test_descriptions_fill_in_preprocessing_and_labels(
 
     bundle = tmp_path / "bundle"
     weights = str(written_by("transformers") / "vit")
-    assert main(["vit_ti_16", "-o", str(bundle), "--weights", weights, "--interpolation", "bilinear"]) == 0
+    argv = ["vit_ti_16", "-o", str(bundle), "--weights", weights, "--interpolation", "bilinear", "--quantize", "none"]
+    assert main(argv) == 0
     contract = load_manifest(bundle).contract
     assert contract.labels == ("cat", "dog", "owl", "fox", "bee")
     assert (contract.preprocess.resize, contract.preprocess.resize_size) == ("exact", 224)

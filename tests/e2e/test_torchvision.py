@@ -72,7 +72,8 @@ def test_state_dict_layout_is_torchvisions(name: str, references: Path) -> None:
 def test_bundle_gives_torchvisions_logits(name: str, references: Path, tmp_path: Path) -> None:
     reference = np.load(references / f"{name}.npz")
     expected_BK = reference["logits"]
-    result = export(ExportConfig(architecture=name, weights=references / FILES[name], output=tmp_path / "bundle"))
+    weights, output = references / FILES[name], tmp_path / "bundle"
+    result = export(ExportConfig(architecture=name, weights=weights, output=output, quantize=()))
     told = result.manifest.weights.get("note")
     assert told == ("left out of the graph, for training only: aux1, aux2" if name == "googlenet" else None)
     with Classifier.load(result.path, device="cpu", variant="fp32") as classifier:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,10 +15,12 @@ from task_models import TASKS, make_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from edgeport_export import ExportResult
+    from edgeport_export.config import Place
     from edgeport_runtime.bundle.contract import Task
 
 
@@ -59,18 +59,29 @@ def edit_manifest() -> Callable[[Path, Callable[[dict[str, Any]], object]], None
 
 
 @pytest.fixture(scope="session")
-def task_bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[Task, str], ExportResult]:
+def task_bundles(
+    exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult],
+) -> dict[tuple[Task, str], ExportResult]:
     """LeNet-5 for every task, with its activation in the runtime and in the graph, of the same weights."""
-    folder = tmp_path_factory.mktemp("tasks")
-    made = {}
-    for task in TASKS:
+
+    def make(folder: Path, task: Task, place: Place) -> ExportResult:
         weights, labels = folder / f"{task}.pth", folder / f"{task}.txt"
         torch.save(make_module(task).state_dict(), weights)
         labels.write_text("no\nyes\n" if task == "binary" else "a\nb\nc\nd\n")
         config = ExportConfig(
-            architecture="lenet5", output=Path(), weights=weights, labels=labels, task=task, quantize=()
+            architecture="lenet5",
+            output=folder / "bundle",
+            weights=weights,
+            labels=labels,
+            task=task,
+            activation=place,
+            quantize=(),
         )
-        for place in ("runtime", "in-graph"):
-            output = folder / f"{task}-{place}"
-            made[task, place] = export(replace(config, output=output, activation=place))  # type: ignore[arg-type]
-    return made
+        return export(config)
+
+    places: tuple[Place, ...] = ("runtime", "in-graph")
+    return {
+        (task, place): exported_once(f"{task}-{place}", lambda folder: make(folder, task, place))  # noqa: B023
+        for task in TASKS
+        for place in places
+    }
