@@ -24,6 +24,15 @@ _NUM_GOLDEN = 4
 _ANSWERS: dict[str, dict[str, list[int]]] = {}
 
 
+@pytest.fixture
+def photo_folder(shared: Callable[[str], Path], tmp_path: Path) -> Path:
+    """One photo alone: golden images of large networks, each of which is run through the whole chain."""
+    folder = tmp_path / "photo"
+    folder.mkdir()
+    shutil.copy(min(shared("data/cats-dogs/test").rglob("*.jpg")), folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def everywhere(
     shared: Callable[[str], Path], exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]

@@ -50,7 +50,9 @@ CASES: dict[str, tuple[str, str, str, str, dict[str, Any], str, str | None]] = {
 
 
 @pytest.mark.parametrize("case", slow_but(["Hugging Face ResNet-18"], CASES))
-def test_bundle_gives_the_writers_logits(case: str, written_by: Callable[[str], Path], tmp_path: Path) -> None:
+def test_bundle_gives_the_writers_logits(
+    case: str, written_by: Callable[[str], Path], photo_folder: Path, tmp_path: Path
+) -> None:
     library, architecture, weights, logits, options, layout, note = CASES[case]
     folder = written_by(library)
     output = tmp_path / "bundle"

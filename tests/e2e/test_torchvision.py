@@ -69,11 +69,17 @@ def test_state_dict_layout_is_torchvisions(name: str, references: Path) -> None:
 
 
 @pytest.mark.parametrize("name", slow_but(["resnet18"], FILES))
-def test_bundle_gives_torchvisions_logits(name: str, references: Path, tmp_path: Path) -> None:
+def test_bundle_gives_torchvisions_logits(name: str, references: Path, photo_folder: Path, tmp_path: Path) -> None:
     reference = np.load(references / f"{name}.npz")
     expected_BK = reference["logits"]
-    weights, output = references / FILES[name], tmp_path / "bundle"
-    result = export(ExportConfig(architecture=name, weights=weights, output=output, quantize=()))
+    config = ExportConfig(
+        architecture=name,
+        weights=references / FILES[name],
+        output=tmp_path / "bundle",
+        golden=photo_folder,
+        quantize=(),
+    )
+    result = export(config)
     told = result.manifest.weights.get("note")
     assert told == ("left out of the graph, for training only: aux1, aux2" if name == "googlenet" else None)
     with Classifier.load(result.path, device="cpu", variant="fp32") as classifier:
