@@ -43,9 +43,13 @@ _LOOK_THROUGH = {
     for name in (
         *("view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "flatten", "permute", "transpose", "t", "select"),
         *("slice", "expand", "alias", "detach", "clone", "_to_copy", "clamp", "contiguous"),
+        *("nan_to_num", "flip", "index", "index_select"),
     )
 }
+_JOINS = {"aten::cat", "aten::stack"}  # of several heads
+_NUM_RECENT = 256  # operators that are remembered, of those above
 _SUM_TOLERANCE = 1e-3
+_STRONG = 20.0  # deviation of noise that makes logits large
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +104,10 @@ def look_at(
         shapes.append(output_BK.shape[1])
         if size == max(sizes):
             activation, why = _find_activation(output_BK, watch)
-    if activation is not None:
+    if activation is None:
+        strong_BK, _ = _run(taken, images * _STRONG)
+        why = _question(torch.cat([output_BK, strong_BK]))
+    if why:
         notes.append(why)
     return Look(module=taken, num_outputs=shapes[0], activation=activation, notes=tuple(notes))
 
@@ -156,29 +163,31 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self.narrow: tuple[torch.dtype, str | None] | None = None
         self.squeezed: str | None = None
-        self._recent: deque[tuple[str, Any, torch.Tensor]] = deque(maxlen=16)
+        self._recent: deque[tuple[str, Any, torch.Tensor]] = deque(maxlen=_NUM_RECENT)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name: str = func._schema.name
         first = result[0] if isinstance(result, tuple) and result else result
         if isinstance(first, torch.Tensor):
-            self._recent.append((str(name), args[0] if args else None, first))
+            if name in _LAST or name in _LOOK_THROUGH or name in _JOINS:
+                self._recent.append((str(name), args[0] if args else None, first))
             if self.narrow is None and first.dtype in (torch.float16, torch.bfloat16):
                 self.narrow = (first.dtype, running_line())
             if self.squeezed is None and func is torch.ops.aten.squeeze.default and args[0].shape[:1] == (1,):
                 self.squeezed = running_line() or "in a library"
         return result
 
-    def maker_of(self, output: torch.Tensor) -> str:
-        """Name of the operator that made a tensor, behind whatever only reshaped it."""
-        value: Any = output
-        for name, source, result in reversed(self._recent):
-            if result is value:
-                if name not in _LOOK_THROUGH:
-                    return str(name)
-                value = source
-        return ""
+    def activation_of(self, output: Any) -> Activation | None:
+        """What made a tensor, behind whatever only reshaped it, or joined heads that all end in the same."""
+        made = next(((name, source) for name, source, result in reversed(self._recent) if result is output), None)
+        if made is None:
+            return None
+        name, source = made
+        if name in _JOINS:
+            kinds = {self.activation_of(one) for one in source}
+            return kinds.pop() if len(kinds) == 1 and kinds <= {"softmax", "sigmoid"} else None
+        return self.activation_of(source) if name in _LOOK_THROUGH else _LAST[name]
 
 
 def _run(module: nn.Module, images_BCHW: torch.Tensor) -> tuple[Any, _Watch]:
@@ -247,7 +256,7 @@ def _reshape(shape: tuple[int, ...], size: int, watch: _Watch) -> str:
 
 def _find_activation(output_BK: torch.Tensor, watch: _Watch) -> tuple[Activation | None, str]:
     """What the module ends in: told by its last operator and confirmed by the numbers, or by the numbers alone."""
-    found = _LAST.get(watch.maker_of(output_BK))
+    found = watch.activation_of(output_BK)
     sums_to_one = bool((output_BK >= 0).all()) and bool(((output_BK.sum(1) - 1).abs() < _SUM_TOLERANCE).all())
     is_probability = bool(((output_BK >= 0) & (output_BK <= 1)).all())
     if output_BK.shape[1] > 1 and sums_to_one:
@@ -269,6 +278,28 @@ def _find_activation(output_BK: torch.Tensor, watch: _Watch) -> tuple[Activation
             "the module ends in log-sigmoid, which EdgePort would take for logits; take it out of forward"
         )
     return None, ""
+
+
+def _question(outputs_BK: torch.Tensor) -> str:
+    """What to ask the user of outputs that only look like probabilities, for weak noise and for strong; "" if nothing.
+
+    Raises:
+        ExportError: if they look like percentages.
+    """
+    sums_B = outputs_BK.sum(1)
+    total = float(sums_B.mean())
+    is_constant = total > 0 and bool(((sums_B - total).abs() < _SUM_TOLERANCE * total).all())
+    if outputs_BK.shape[1] > 1 and is_constant and bool((outputs_BK >= 0).all()):
+        raise ExportError(
+            f"the module's outputs are not negative and sum to {total:.4g} for every image, as percentages do; "
+            "divide them by that, or return the logits"
+        )
+    if bool(((outputs_BK >= 0) & (outputs_BK <= 1)).all()):
+        return (
+            "every output of the module lies between 0 and 1, and is taken for a logit; if it is a probability "
+            "already, let the module end in torch.sigmoid or torch.softmax, so that no other is applied"
+        )
+    return ""
 
 
 def _at(line: str | None) -> str:

@@ -174,6 +174,34 @@ def test_sigmoid_of_several_outputs_is_a_multilabel_task(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "finish",
+    [
+        lambda x, _: torch.cat([head.sigmoid() for head in x.split(1, 1)], 1),
+        lambda x, _: torch.stack([head.sigmoid() for head in x.unbind(1)], 1).nan_to_num(),
+        lambda x, _: x.sigmoid()[:, [4, 3, 2, 1, 0]],
+    ],
+)
+def test_sigmoids_of_several_heads_are_found(finish: Callable[..., Any], tmp_path: Path) -> None:
+    module = Head(finish)
+    with pytest.raises(InputError, match="a sigmoid of each of its 5 outputs; add --task multilabel"):
+        _export(module, tmp_path)
+    result = _export(module, tmp_path, task="multilabel")
+    assert result.manifest.contract.output == "probabilities"
+    np.testing.assert_allclose(_scores(result.path, _pixels()), _said(module), atol=1e-6)
+
+
+def test_outputs_that_only_look_like_probabilities_are_said(tmp_path: Path) -> None:
+    result = _export(Head(lambda x, _: 1 / (1 + torch.exp(-x)), 1), tmp_path, task="binary")
+    assert result.manifest.contract.output == "logits"
+    assert any("every output of the module lies between 0 and 1" in note for note in result.notes)
+
+
+def test_percentages_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"sum to 100 for every image, as percentages do; divide them by that"):
+        _export(Head(lambda x, _: 100 * x.softmax(1)), tmp_path)
+
+
+@pytest.mark.parametrize(
     ("finish", "num_outputs", "task", "message"),
     [
         (lambda x, _: x, 1, None, r"net gives one output per image, .* needs two or more; add --task binary"),
