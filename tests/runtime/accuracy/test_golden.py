@@ -93,6 +93,22 @@ def test_altered_or_missing_golden_file_is_named(name: str, bundle: Path) -> Non
         verify(bundle)
 
 
+@pytest.mark.parametrize("field", ["in_graph", "ort", "in_graph_ort"])
+def test_altered_model_for_places_without_edgeport_is_named(
+    field: str, bundle: Path, edit_manifest: EditManifest
+) -> None:
+    path = bundle / "model.other"
+    path.write_bytes(b"a model")
+    entry = {"file": path.name, "sha256": hashlib.sha256(b"a model").hexdigest(), "size_bytes": 7}
+    edit_manifest(bundle, lambda data: data["variants"][0].update({field: entry}))
+    assert verify(bundle).passed
+    path.write_bytes(b"another")
+    with pytest.raises(ManifestError, match=r"model\.other is not the file that was exported"):
+        verify(bundle)
+    path.unlink()
+    assert verify(bundle).passed
+
+
 def test_expected_logits_of_another_shape_or_kind_are_refused(bundle: Path, edit_manifest: EditManifest) -> None:
     logits = _expected(bundle)
     for other, message in (
