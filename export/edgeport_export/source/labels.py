@@ -20,6 +20,7 @@ _JSON_REMEDY = (
     'give a list of names, an object of names to indices ({"cat": 0}) or of indices to names ({"0": "cat"}), or the '
     "config.json of transformers or timm"
 )
+_LINES_REMEDY = "give the names alone, one per line in class order, or a .csv with a column of indices from 0"
 _CSV_REMEDY = "give one column of names, or a column of indices from 0 and one of names"
 # Entries of a JSON object that hold the labels: config.json of transformers and timm, and what scripts write around.
 _ENTRIES = ("id2label", "label2id", "label_names", "class_to_idx", "idx_to_class", "classes", "labels")
@@ -28,18 +29,24 @@ _INDEX_HEADERS = ("index", "idx", "id", "class_id", "class_index", "label_id")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _NEVER = "\x1f"  # a separator that no table has
 _NUMBERED = re.compile(r"\s*\d+\s*[;,\t]")
+_INDEX_AND_NAME = re.compile(r"\s*(\d{1,7})(\s*[:;,\t]|\s)\s*(\S.*)")
 
 
 class _UnclearError(ValueError):
     """Why a file cannot be understood as labels."""
 
 
+class _NumberedError(_UnclearError):
+    """The lines of a text begin with numbers that may be indices."""
+
+
 def read_labels(path: Path) -> tuple[str, ...]:
     """Labels in the order of the classes.
 
     Args:
-        path: text with one label per line; ``.csv``, separated by ``,``, ``;`` or tabs, with or without a header; or
-            JSON: a list of names, names to indices, indices to names, or the ``config.json`` of a checkpoint.
+        path: text with one label per line, which may begin with its index; ``.csv``, separated by ``,``, ``;`` or tabs,
+            with or without a header; or JSON: a list of names, names to indices, indices to names, or the
+            ``config.json`` of a checkpoint.
 
     Raises:
         ExportError: if it cannot be read, or a class has no name.
@@ -53,10 +60,11 @@ def read_labels(path: Path) -> tuple[str, ...]:
                 return _checked(_from_json(document))
         if path.suffix.lower() in (".csv", ".tsv"):
             return _checked(_from_table(text))
+        labels = _from_lines(text)
     except (_UnclearError, csv.Error) as error:
         remedy = _CSV_REMEDY if path.suffix.lower() in (".csv", ".tsv") else _JSON_REMEDY
+        remedy = _LINES_REMEDY if isinstance(error, _NumberedError) else remedy
         raise ExportError(f"--labels {path}: {error}; {remedy}") from None
-    labels = tuple(line.strip() for line in text.splitlines())
     if not labels or not all(labels):
         number = labels.index("") + 1 if labels else 1
         raise ExportError(f"--labels {path}: line {number} is empty; give one label per line, in class order")
@@ -88,6 +96,20 @@ def _json_of(text: str, *, is_required: bool) -> dict[str, Any] | list[Any] | No
     if not isinstance(document, dict | list):
         raise _UnclearError(f"it is JSON of type {type(document).__name__}, and holds no labels")
     return document
+
+
+def _from_lines(text: str) -> tuple[str, ...]:
+    """One label per line; of lines that all begin with an index, in the order of the indices and without them."""
+    lines = [line.strip() for line in text.rstrip().splitlines()]
+    found = [_INDEX_AND_NAME.fullmatch(line) for line in lines]
+    numbers = [int(match[1]) for match in found if match is not None]
+    if len(lines) < 2 or sorted(numbers) != list(range(len(lines))):
+        return tuple(lines)
+    if all(match is not None and match[2].strip(" ") for match in found):
+        return tuple(_ordered([(int(match[1]), match[3]) for match in found if match is not None]))
+    if numbers != sorted(numbers):
+        raise _NumberedError("its lines begin with the numbers of other classes than those of their order")
+    return tuple(lines)  # the number may be a part of the name, as in "3 stars"
 
 
 def _from_json(document: dict[str, Any] | list[Any]) -> list[str]:
@@ -136,7 +158,9 @@ def _ordered(pairs: Sequence[tuple[int | None, str]]) -> list[str]:
 
 
 def _from_table(text: str) -> list[str]:
-    lines = text.rstrip("\r\n\t ;,").splitlines()
+    lines = text.splitlines()
+    while lines and not lines[-1].strip("\t ;,"):  # rows that a spreadsheet has after its last one
+        del lines[-1]
     if lines and lines[0].lower().startswith("sep="):  # Excel's note on the separator
         lines = lines[1:]
     rows = _rows(lines)
@@ -168,7 +192,8 @@ def _rows(lines: list[str]) -> list[list[str]]:
         rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
         widths = {len(row) for row in rows}
         if len(widths) == 1 and widths.pop() > 1:
-            return rows
+            used = [i for i in range(len(rows[0])) if any(row[i] for row in rows)]
+            return [[row[i] for i in used] for row in rows]
     if len(lines) > 1 and all(_NUMBERED.match(line) for line in lines[1:]):
         raise _UnclearError(
             "its lines differ in their number of columns (put names that hold the separator into quotes)"

@@ -87,13 +87,26 @@ def test_json_that_is_no_labels_is_refused_and_never_read_as_lines(text: str, me
         ("label", *NAMES),
         ("index;name", "1;dog", "0;cat", "2;crane, bird", "3;Kühlschrank"),
         ("0;cat", "1;dog", "2;crane, bird", "3;Kühlschrank", ";"),
+        ("0;cat;", "1;dog;", "2;crane, bird;", "3;Kühlschrank;"),
         ("sep=;", "cat;0", "dog;1", "crane, bird;2", "Kühlschrank;3"),
         ("class,index", "dog,1", "cat,0", '"crane, bird",2', "Kühlschrank,3"),
         ("0\tcat", "1\tdog", "2\tcrane, bird", "3\tKühlschrank"),
         ("id;wnid;label", "0;n1;cat", "1;n2;dog", "2;n3;crane, bird", "3;n4;Kühlschrank"),
         ("wnid;name", "n1;cat", "n2;dog", "n3;crane, bird", "n4;Kühlschrank"),
     ],
-    ids=["plain", "quoted", "header", "semicolons", "no header", "excel", "commas", "tabs", "three", "unnumbered"],
+    ids=[
+        "plain",
+        "quoted",
+        "header",
+        "semicolons",
+        "no header",
+        "empty column",
+        "excel",
+        "commas",
+        "tabs",
+        "three",
+        "unnumbered",
+    ],
 )
 def test_tables(lines: tuple[str, ...], newline: str, encoding: str, tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
@@ -111,6 +124,7 @@ def test_tables(lines: tuple[str, ...], newline: str, encoding: str, tmp_path: P
         ("0,cat\n1,crane, bird\n", "its lines differ in their number of columns"),
         ("cat\n\ndog\n", "class 1 has no name"),
         ("0;cat\n1;\n2;dog\n", "class 1 has no name"),
+        ("id,name\n0,cat\n1,\n", "class 1 has no name"),
         ("", "it is empty"),
     ],
 )
@@ -127,4 +141,30 @@ def test_text_of_another_encoding_names_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     path.write_bytes("Kühlschrank\n".encode("cp1252"))
     with pytest.raises(ExportError, match=r"is not UTF-8 text; .*in Excel, save as CSV UTF-8"):
+        read_labels(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "labels"),
+    [
+        ("1\tdog\n0\tcat\n", ("cat", "dog")),
+        ("1: dog\n0: cat\n", ("cat", "dog")),
+        ("0,tench, Tinca tinca\n1,goldfish\n", ("tench, Tinca tinca", "goldfish")),
+        ("cat\ndog\n\n\n", ("cat", "dog")),
+        ("0 stars\n1 star\n2 stars\n", ("0 stars", "1 star", "2 stars")),
+        ("7\n8\n9\n", ("7", "8", "9")),
+        ("1\n0\n", ("1", "0")),
+        ("2: b\n1: a\n", ("2: b", "1: a")),
+    ],
+)
+def test_lines_that_begin_with_their_index(text: str, labels: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text(text)
+    assert read_labels(path) == labels
+
+
+def test_lines_that_begin_with_another_index_than_theirs_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    path.write_text("1 dog\n0 cat\n")
+    with pytest.raises(ExportError, match=r"numbers of other classes .*; give the names alone, one per line"):
         read_labels(path)
