@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
@@ -35,8 +36,9 @@ class Matching(NamedTuple):
 def match_names(names: Iterable[str], contract: Contract) -> Matching:
     """Match names to classes.
 
-    A name is that of a label, in upper or lower case. Where no name is one and all are numbers, they are the numbers of
-    classes, from 0 on. A class whose label another class has as well goes by its number alone.
+    A name is that of a label, in upper or lower case, with accents written in either way. Where no name is one and all
+    are numbers, they are the numbers of classes, from 0 on. A class whose label another class has as well goes by its
+    number alone.
 
     Args:
         names: of folders, or in a CSV.
@@ -91,7 +93,8 @@ def _problem(name: str, indices: list[int], contract: Contract) -> str:
 
 
 def _fold(name: str) -> str:
-    return name.strip().casefold()
+    # macOS writes the names of files with accents as letters of their own.
+    return unicodedata.normalize("NFC", name.strip().casefold())
 
 
 def _is_number(name: str) -> bool:

@@ -59,6 +59,11 @@ def test_dog_and_cat_are_not_exchanged() -> None:
     assert matching == ("name", {"Cat": 1, "Dog": 0}, {})
 
 
+def test_accents_as_macos_writes_them_are_the_same_name() -> None:
+    matching = match_names(["cafe\u0301", "DOG"], make_contract("binary", labels=("dog", "caf\u00e9")))
+    assert matching == ("name", {"cafe\u0301": 1, "DOG": 0}, {})
+
+
 def test_the_right_order_must_be_asked_for(
     resnet20: ExportResult, some: Callable[[Callable[[str], str]], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
