@@ -94,7 +94,8 @@ def search_images(folder: str | os.PathLike[str]) -> FoundImages:
     """All image files under a folder, searched recursively, sorted by path, and what is left out.
 
     A file counts as an image by the end of its name, in upper or lower case. Others are counted by it, except hidden
-    ones such as ``.DS_Store``.
+    ones such as ``.DS_Store``. What macOS puts beside files (``._photo.jpg``) is hidden too, and so is everything in
+    hidden folders, such as the copies that Jupyter keeps in ``.ipynb_checkpoints``.
 
     Raises:
         InputError: if the folder does not exist or holds no image.
@@ -103,7 +104,7 @@ def search_images(folder: str | os.PathLike[str]) -> FoundImages:
     if not is_folder(root):
         raise InputError(f"{short_name(root)} is not a folder of images")
     suffixes = image_suffixes()
-    files = [p for p in root.rglob("*") if p.is_file()]
+    files = [p for p in root.rglob("*") if p.is_file() and not _is_hidden(p.relative_to(root))]
     found = sorted(p for p in files if p.suffix.lower() in suffixes)
     others = (p for p in files if p.suffix.lower() not in suffixes and not p.name.startswith("."))
     left_out = Counter(kind_of(p.suffix) for p in others)
@@ -111,6 +112,10 @@ def search_images(folder: str | os.PathLike[str]) -> FoundImages:
         others_told = f"; {describe_left_out(left_out)}" if left_out else ""
         raise InputError(f"{root} contains no image ({' '.join(sorted(suffixes))}){others_told}")
     return FoundImages(found, left_out)
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith("._") or any(part.startswith(".") for part in path.parts[:-1])
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:

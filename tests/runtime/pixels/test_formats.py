@@ -72,6 +72,15 @@ def test_a_folder_gives_what_is_taken_alone_and_counts_the_rest(photos: list[Pat
         search_images(tmp_path)
 
 
+def test_copies_in_hidden_folders_are_no_images_of_a_folder(photos: list[Path], tmp_path: Path) -> None:
+    root = tmp_path / ".data" / "cat"  # what lies above is no matter
+    (root / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("a.jpg", "._a.jpg", ".ipynb_checkpoints/a-checkpoint.jpg"):
+        (root / name).write_bytes(photos[0].read_bytes())
+    found = search_images(root)
+    assert (found.paths, found.left_out) == ([root / "a.jpg"], {})
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif_is_read(photos: list[Path]) -> None:
     with Image.open(photos[0]) as image:
