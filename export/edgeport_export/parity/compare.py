@@ -13,7 +13,7 @@ import numpy as np
 
 from edgeport_runtime.errors import ParityError
 from edgeport_runtime.outputs.metrics import log_sigmoid, log_softmax, relative_l2, relative_l2_of_all
-from edgeport_runtime.outputs.tasks import centred, decisions
+from edgeport_runtime.outputs.tasks import compared, decisions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -182,7 +182,7 @@ def compare(
         difference = np.abs(outputs_BK.astype(np.float64) - reference_BK)
         kl_B = _kl(outputs_BK, reference_BK, contract)
         is_equal_BK = decisions(outputs_BK, contract) == decisions(reference_BK, contract)
-    ours_BK, theirs_BK = centred(outputs_BK, contract), centred(reference_BK, contract)
+    ours_BK, theirs_BK = compared(outputs_BK, reference_BK, contract)
     num_samples = len(reference_BK)
     num_equal = int(is_equal_BK.all(axis=1).sum())
     flips = None if contract.task == "multiclass" else tuple(int(n) for n in (~is_equal_BK).sum(axis=0))

@@ -19,7 +19,7 @@ from edgeport_runtime.engine.saturation import adds_in_16_bits
 from edgeport_runtime.engine.session import Session, SessionSettings
 from edgeport_runtime.errors import ImageWarning, InputError
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
-from edgeport_runtime.outputs.tasks import centred, decisions
+from edgeport_runtime.outputs.tasks import compared, decisions
 from edgeport_runtime.pixels.preprocess import preprocess
 
 if TYPE_CHECKING:
@@ -149,8 +149,7 @@ class Judge:
             for source, reference_BK in zip(self._sources, self._reference, strict=True)
         ]
         relative_l2 = max(
-            relative_l2_of_all(centred(ours_BK, self._contract), centred(theirs_BK, self._contract))
-            for ours_BK, theirs_BK in pairs
+            relative_l2_of_all(*compared(ours_BK, theirs_BK, self._contract)) for ours_BK, theirs_BK in pairs
         )
         counts = [self._num_golden] if len(pairs) > (self._calibration is not None) else []
         if self._calibration is not None:
@@ -167,7 +166,7 @@ class Judge:
     def probe(self, model: onnx.ModelProto) -> float:
         """Signal to quantization noise at the outputs, in decibels, on a few images."""
         outputs_BK = _joined(_runner(model, self._contract), self._probes)
-        return signal_to_noise(centred(outputs_BK, self._contract), centred(self._probe_reference, self._contract))
+        return signal_to_noise(*compared(outputs_BK, self._probe_reference, self._contract))
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """What is lost on the labelled images, or else how many of the calibration images are decided differently."""

@@ -13,7 +13,7 @@ from edgeport_runtime.accuracy.answers import Answers, answers_in, check_answers
 from edgeport_runtime.bundle.files import checked_file
 from edgeport_runtime.errors import ManifestError, ParityError
 from edgeport_runtime.outputs.metrics import relative_l2, relative_l2_of_all
-from edgeport_runtime.outputs.tasks import centred, decisions
+from edgeport_runtime.outputs.tasks import compared, decisions
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -108,7 +108,7 @@ def report_of(classifier: RunsImages, bundle: Path) -> GoldenReport:
         variant=variant.name,
         device=classifier.device,
         num_images=len(golden.images),
-        relative_l2=float(np.max(distance(centred(golden.outputs, contract), centred(golden.expected, contract)))),
+        relative_l2=float(np.max(distance(*compared(golden.outputs, golden.expected, contract)))),
         num_equal=num_equal,
         tolerance=variant.tolerance,
         num_equal_needed=variant.num_equal,

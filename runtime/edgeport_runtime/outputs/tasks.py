@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["centred", "decisions", "probabilities"]
+__all__ = ["centred", "compared", "decisions", "probabilities"]
 
 
 def probabilities(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.float64]:
@@ -56,3 +56,28 @@ def centred(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[Any]:
     with np.errstate(invalid="ignore"):  # infinities: they stay what they are to whoever measures
         centred_BK: NDArray[np.float64] = values_BK - values_BK.mean(axis=1, keepdims=True)
     return centred_BK
+
+
+def compared(
+    outputs_BK: NDArray[Any], reference_BK: NDArray[Any], contract: Contract
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Outputs and reference as distances are measured on them: centred, and without what no image changes.
+
+    Of multi-class logits, a class that the reference gives the same value for every sample, such as one that is masked
+    by -1e9, is moved to the mean of the others, in both by as much: their differences stay, and it hides none of them.
+
+    Args:
+        outputs_BK: what the graph gave.
+        reference_BK: what it is compared with.
+        contract: tells the task, and whether the outputs are logits.
+    """
+    is_same_K = (reference_BK == reference_BK[:1]).all(axis=0)
+    has_logits = contract.task == "multiclass" and contract.output == "logits"
+    if has_logits and len(reference_BK) > 1 and is_same_K.any() and (~is_same_K).sum() > 1:
+        ours, theirs = outputs_BK.astype(np.float64), reference_BK.astype(np.float64)
+        with np.errstate(invalid="ignore"):
+            shift = theirs[:, ~is_same_K].mean(axis=1, keepdims=True) - theirs[:, is_same_K]
+            ours[:, is_same_K] += shift
+            theirs[:, is_same_K] += shift
+        outputs_BK, reference_BK = ours, theirs
+    return centred(outputs_BK, contract), centred(reference_BK, contract)

@@ -77,6 +77,24 @@ def test_a_report_passes_if_every_stage_does() -> None:
     assert not ParityReport(stages=(good, bad)).passed
 
 
+@pytest.mark.parametrize("masked", [-1e9, -1e4, 1e3])
+def test_a_masked_class_hides_no_difference_of_the_others(masked: float) -> None:
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((6, 5)).astype(np.float32)
+    outputs = reference + np.float32(0.01) * rng.standard_normal((6, 5)).astype(np.float32)
+    reference[:, 2] = outputs[:, 2] = masked
+    limits = Limits(relative_l2=1, agreement=0, over="images")
+    assert 0.005 < _compare("variant int8", outputs, reference, limits=limits).relative_l2 < 0.02
+    outputs[3, 2] += 128  # where the masked class itself departs, it counts
+    assert _compare("variant int8", outputs, reference, limits=limits).relative_l2 > 1
+
+
+def test_two_classes_of_which_one_is_constant_are_compared() -> None:
+    reference = np.stack([np.zeros(4), np.arange(1, 5)], axis=1).astype(np.float32)
+    assert _compare("exported", reference, reference, limits=FLOAT32_LIMITS).passed
+    assert not _compare("exported", reference * 1.01, reference, limits=FLOAT32_LIMITS).passed
+
+
 def test_decisions_that_flip_are_counted_by_label() -> None:
     contract = make_contract("multilabel", 3, thresholds=(0.5, 0.9, 0.1))
     boundary = special.logit([0.5, 0.9, 0.1])
