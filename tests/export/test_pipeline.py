@@ -159,6 +159,14 @@ def test_logits_that_prove_nothing_are_refused(answer: Callable[[torch.Tensor], 
         Chain(Module(), [np.ones((2, 1, 4, 4), np.float32)], contract=make_contract(num_classes=3))
 
 
+def test_a_named_network_with_one_output_names_the_binary_task(tmp_path: Path) -> None:
+    torch.save(ARCHITECTURES["lenet5"].build(num_classes=1).state_dict(), tmp_path / "net.pth")
+    config = ExportConfig(architecture="lenet5", output=tmp_path / "bundle", weights=tmp_path / "net.pth")
+    with pytest.raises(InputError, match=r"lenet5 gives one output per image, .*; add --task binary"):
+        export(config)
+    assert not config.output.exists()
+
+
 class _WithDropoutAndAuxiliary(nn.Module):
     """In evaluation mode, neither the dropout nor the second head may reach the graph."""
 

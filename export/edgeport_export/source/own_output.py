@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Task
 
-__all__ = ["Look", "look_at", "task_of"]
+__all__ = ["Look", "look_at", "one_output", "task_of"]
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
 
@@ -131,9 +131,7 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
                 "the module, and add --task binary"
             )
         if asked == "multiclass" or (asked is None and activation != "sigmoid"):
-            raise InputError(
-                f"{name} gives one output per image, and a multiclass task needs two or more; add --task binary"
-            )
+            raise InputError(one_output(name))
         return asked or "binary"
     if asked == "binary":
         kind = "probabilities" if look.gives_probabilities else "logits"
@@ -149,6 +147,11 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
             "each alone; omit --task multilabel, or take the softmax out of the module"
         )
     return asked or "multiclass"
+
+
+def one_output(name: str) -> str:
+    """What to say of a multiclass network with a single output, whose softmax is 1 for every image."""
+    return f"{name} gives one output per image, and a multiclass task needs two or more; add --task binary"
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
