@@ -321,6 +321,8 @@ def find_spec(name: str) -> ModelSpec:
 
     spec = ARCHITECTURES.get(name)
     if spec is None:
+        if name.endswith(".py"):
+            raise InputError(f"{name!r} names no factory; give {name}:NAME, a function that returns your network")
         closest = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=3, cutoff=0.4)
         hint = f"closest: {', '.join(closest)}; " if closest else ""
         raise InputError(f"unknown architecture {name!r}; {hint}export-model --list shows all")

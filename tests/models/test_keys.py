@@ -48,6 +48,12 @@ def test_a_network_that_has_such_a_part_keeps_it(name: str) -> None:
         assert all(torch.equal(module.state_dict()[key], value) for key, value in given.items())
 
 
+def test_weights_that_are_nan_are_named() -> None:
+    given = {key: torch.rand_like(v) for key, v in nn.Linear(2, 2).state_dict().items()}
+    with pytest.raises(WeightsError, match=r"weights w\.pth hold NaN in: bias; give those from before"):
+        _fit(nn.Linear(2, 2), given | {"bias": torch.tensor([1.0, torch.nan])})
+
+
 def test_what_fits_as_it_is_is_preferred() -> None:
     """A student with the keys of the teacher that stands beside it under a prefix."""
     module = nn.Linear(2, 2)

@@ -38,6 +38,8 @@ def prepare_target(output: Path, *, force: bool) -> Path:
         ExportError: if something is there that must not be replaced.
     """
     target = output.resolve()
+    if not target.name:
+        raise ExportError(f"{output} is the root of the file system; choose a folder in it")
     _heal(target)
     if not target.exists():
         return target

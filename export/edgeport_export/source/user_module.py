@@ -42,7 +42,8 @@ def build(reference: str) -> nn.Module:
     """Import the user's code and call the factory.
 
     Args:
-        reference: ``path/to/file.py:factory``, or ``package.module:factory`` (the current folder is searched first).
+        reference: ``path/to/file.py:factory``, or ``package.module:factory`` (the current folder is searched first). A
+            factory may also be a finished module.
 
     Raises:
         InputError: if there is no such file, module or factory.
@@ -58,6 +59,8 @@ def build(reference: str) -> nn.Module:
     with _importable(path.resolve().parent if is_file else Path.cwd()):
         module = _import(path if is_file else where, reference)
         factory = getattr(module, name, None)
+        if isinstance(factory, nn.Module):
+            return factory
         if not callable(factory):
             raise InputError(f"{where} has no callable {name!r}{_closest(name, module)}")
         try:

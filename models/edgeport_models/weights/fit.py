@@ -89,7 +89,7 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
         What was left out of the weights, in words; None if nothing was.
 
     Raises:
-        WeightsError: listing each key that is missing, unexpected, of another shape, or not floating-point.
+        WeightsError: listing each key that is missing, unexpected, of another shape, not floating-point, or NaN.
     """
     wanted = module.state_dict()
     matched, note = match_keys(state, wanted, source=source)
@@ -102,6 +102,11 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
         raise WeightsError(
             f"weights {source} are not floating-point numbers, as those of {name} are, in: {', '.join(coded)}; "
             "give the weights from before quantization"
+        )
+    broken = [key for key, value in matched.items() if key in wanted and torch.isnan(value).any()]
+    if broken:
+        raise WeightsError(
+            f"weights {source} hold NaN in: {', '.join(broken)}; give those from before the training diverged"
         )
     try:
         module.load_state_dict(matched, strict=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,8 +13,6 @@ from edgeport_export.bundle.place import place, prepare_target, staging
 from edgeport_runtime import ExportError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeport_export import ExportResult
 
 
@@ -100,6 +99,11 @@ def test_file_in_the_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"cannot write to .*: part of that path is a file"):
         _put(tmp_path / "file" / "sub" / "bundle", force=False)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_root_is_refused() -> None:
+    with pytest.raises(ExportError, match="/ is the root of the file system; choose a folder in it"):
+        prepare_target(Path("/"), force=True)
 
 
 def test_what_appears_meanwhile_is_kept(tmp_path: Path) -> None:

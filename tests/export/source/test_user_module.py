@@ -270,11 +270,19 @@ def test_code_that_fails_is_named(body: str, message: str, tmp_path: Path) -> No
         ("math:make", "math has no callable 'make'"),
         (":make", "names no factory; give"),
         ("net.py:", "names no factory; give"),
+        ("own/net.py", r"names no factory; give own/net\.py:NAME"),
     ],
 )
 def test_reference_that_leads_nowhere_is_refused(reference: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=message):
         export(ExportConfig(architecture=reference, output=tmp_path / "bundle", image_size=8))
+
+
+def test_a_finished_module_may_stand_in_the_place_of_its_factory(net: Path, tmp_path: Path) -> None:
+    with net.open("a") as file:
+        file.write("\nmodel = make()\n")
+    result = export(ExportConfig(architecture=f"{net}:model", output=tmp_path / "bundle", image_size=8))
+    assert (result.manifest.architecture["name"], result.manifest.contract.num_classes) == ("net.py:model", 5)
 
 
 def test_misspelt_factory_lists_the_closest(net: Path, tmp_path: Path) -> None:
