@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import importlib
 import importlib.metadata
+import importlib.util
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import torch
 from torch import nn
 
+from edgeport_export.config import Library
 from edgeport_export.source.processor import timm_fields
 from edgeport_export.user_lines import say_error
 from edgeport_models.weights import init_random
@@ -26,6 +29,7 @@ __all__ = [
     "find_network",
     "is_in_library",
     "known_names",
+    "names_like",
     "num_outputs_in",
     "settle",
 ]
@@ -88,6 +92,22 @@ def known_names(library: str) -> list[str]:
     return names
 
 
+def names_like(name: str) -> list[str]:
+    """What an installed library might call a network of that name, the most likely first; three at most."""
+    found = []
+    for library in LIBRARIES:
+        if importlib.util.find_spec(library) is None:
+            continue
+        try:
+            names = known_names(library)
+        except (InputError, ExportError):  # the user did not ask for it
+            continue
+        begins = [known for known in names if known.startswith(name)]
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.8)
+        found += [f"{library}:{known}" for known in dict.fromkeys([*begins, *close])][:3]
+    return sorted(found, key=lambda reference: reference.partition(":")[2] != name)[:3]
+
+
 def num_outputs_in(state: Mapping[str, torch.Tensor], module: nn.Module, num_outputs: int) -> int:
     """Rows of the head's weight in a checkpoint: of the key whose tensor differs from the module's in them alone.
 
@@ -141,12 +161,12 @@ def _import(library: str) -> ModuleType:
                 "torchvision is installed, but its compiled operators do not load beside this build of PyTorch; "
                 "install the torchvision that was built for it: the same release, CPU beside CPU or CUDA beside CUDA"
             ) from error
-        raise ExportError(f"importing {library} raises {say_error(error)}") from error
+        raise ExportError(
+            f"importing {library} raises {say_error(error)}; install a release of it that fits this build of PyTorch"
+        ) from error
 
 
 def _refuse_name(library: str, name: str) -> NoReturn:
-    import difflib
-
     closest = difflib.get_close_matches(name, known_names(library), n=3, cutoff=0.4)
     hint = f"closest: {', '.join(f'{library}:{found}' for found in closest)}; " if closest else ""
     raise InputError(f"{library} has no network {name!r}; {hint}export-model --list {library} shows all")
@@ -160,7 +180,9 @@ def _build(name: str, make: Callable[..., nn.Module], *args: Any, **options: Any
     try:
         return make(*args, **options)
     except Exception as error:
-        raise ExportError(f"{name}: building it raises {say_error(error)}") from error
+        raise ExportError(
+            f"{name}: building it raises {say_error(error)}; the library cannot make it with these options"
+        ) from error
 
 
 def _timm(name: str) -> LibraryNetwork:
@@ -177,7 +199,9 @@ def _timm(name: str) -> LibraryNetwork:
     }
     side = document["input_size"][-1]
     if document["num_classes"] in (0, None):
-        raise InputError(f"timm:{name} classifies nothing: its weights were trained without a head")
+        raise InputError(
+            f"timm:{name} classifies nothing, because its weights were trained without a head; choose another tag"
+        )
 
     def build(num_outputs: int, channels: int, size: int) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
@@ -235,5 +259,5 @@ def _torchvision_fields(transform: Any, given: Set[str]) -> dict[str, Any]:
 
 
 _FINDERS: dict[str, Callable[[str], LibraryNetwork]] = {"timm": _timm, "torchvision": _torchvision}
-LIBRARIES = tuple(_FINDERS)
+LIBRARIES = get_args(Library)
 """Libraries whose networks are exported by name."""

@@ -142,7 +142,7 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
     if libraries.is_in_library(config.architecture):
         return _of_library(config)
     if user_module.is_reference(config.architecture):
-        module = user_module.build(config.architecture)
+        module = user_module.build(config.architecture, num_classes=config.num_classes)
         return _own(replace(config, architecture=user_module.name_of(config.architecture)), module)
     return _named(config)
 
@@ -293,7 +293,16 @@ def _named(config: ExportConfig) -> Subject:
 
 
 def _spec(config: ExportConfig) -> ModelSpec:
-    spec = find_spec(config.architecture or "")
+    name = config.architecture or ""
+    try:
+        spec = find_spec(name)
+    except InputError as error:
+        elsewhere = libraries.names_like(name)
+        if not elsewhere:
+            raise
+        raise InputError(
+            f"{error}; did you mean {' or '.join(elsewhere)}? a module of your own is file.py:factory"
+        ) from None
     if config.output_name is not None:
         raise InputError(f"--output-name chooses among several outputs, but {spec.name} has one; omit it")
     return spec
