@@ -38,7 +38,7 @@ MAX_RELATIVE_L2 = 1e-3
 """No float32 stage may differ by more, whatever PyTorch's own float32 does."""
 
 # Measured, of each of 14 inputs, over 15 networks of ours, timm and torchvision: the graph is 1.4 (googlenet) to 4.0
-# times (mobilenetv3_small_100) as far from PyTorch's float32 as that is from float64, at the worst input; mostly 1 to 2.
+# times (mobilenetv3_small_100) as far from PyTorch's float32 as that is from float64, at its worst input.
 _TIMES_OWN = 10
 _TINY = float(np.finfo(np.float32).tiny)
 
