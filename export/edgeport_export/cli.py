@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
-from edgeport_export.config import KINDS, MAX_OPSET, MIN_OPSET, ExportConfig, Place, Pooling, Positions, Script
+from edgeport_export.config import KINDS, MAX_OPSET, MIN_OPSET, ExportConfig, Library, Place, Pooling, Positions, Script
 from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS
 from edgeport_runtime.accuracy.matching import Match
@@ -41,10 +41,16 @@ def make_parser() -> argparse.ArgumentParser:
         "architecture",
         metavar="ARCH",
         nargs="?",
-        help="Name of the architecture (--list shows all), or your own model as path/to/file.py:factory or "
-        "package.module:factory.",
+        help="Name of the architecture (--list shows all); a network of an installed library, as timm:NAME or "
+        "torchvision:NAME; or your own model as path/to/file.py:factory or package.module:factory.",
     )
-    parser.add_argument("--list", action="store_true", help="Show the architectures and exit.")
+    parser.add_argument(
+        "--list",
+        nargs="?",
+        const="edgeport",
+        choices=("edgeport", *get_args(Library)),
+        help="Show the architectures, or those of a library, and exit; ARCH then names a word that they must contain.",
+    )
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="Folder to write the bundle to.")
     parser.add_argument("--force", action="store_true", help="Replace an existing bundle.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document instead of tables.")
@@ -277,16 +283,25 @@ def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
     except ModuleNotFoundError:
         print("error: exporting needs PyTorch and other packages: pip install 'edgeport[export,cpu]'", file=sys.stderr)
         return ERROR
-    if args.list:
-        if args.architecture is not None or args.output is not None:
+    if args.list is not None:
+        if args.output is not None:
             parser.error("--list takes no other option than --json")
-        from edgeport_export.report import print_architectures
-
-        print_architectures(as_json=args.json)
-        return DONE
+        return _list(args)
     if args.architecture is None or args.output is None:
         parser.error("an export needs ARCH and -o DIR, for example: export-model resnet18 -o build/resnet18")
     return _export(args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from edgeport_export.report import print_architectures, print_names
+    from edgeport_export.source.libraries import known_names
+
+    word = args.architecture or ""
+    if args.list == "edgeport":
+        print_architectures(word, as_json=args.json)
+    else:
+        print_names([f"{args.list}:{name}" for name in known_names(args.list) if word in name], as_json=args.json)
+    return DONE
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -29,6 +29,7 @@ __all__ = [
     "GraphOptions",
     "InputOptions",
     "Kind",
+    "Library",
     "Place",
     "Pooling",
     "Positions",
@@ -39,6 +40,7 @@ __all__ = [
 
 Kind: TypeAlias = Literal["int8", "fp16", "int8-weights"]
 Place: TypeAlias = Literal["runtime", "in-graph"]
+Library: TypeAlias = Literal["timm", "torchvision"]
 Script: TypeAlias = Literal["c"]
 Positions: TypeAlias = Literal["learned", "sinusoidal"]
 Pooling: TypeAlias = Literal["token", "mean"]
@@ -110,9 +112,11 @@ class ExportConfig:
     """What to export, and how. A field that is None takes the checkpoint's or the architecture's value.
 
     Attributes:
-        architecture: a name of ``edgeport_models.ARCHITECTURES``, or a module of the user's own:
-            ``path/to/file.py:factory`` or ``package.module:factory``, called without arguments. If a module is
-            passed to ``export``, this only names it in the manifest; None takes the name of its class.
+        architecture: a name of ``edgeport_models.ARCHITECTURES``; a network of an installed library, ``timm:NAME`` or
+            ``torchvision:NAME``; or a module of the user's own, ``path/to/file.py:factory`` or
+            ``package.module:factory``, called without arguments, or with ``num_classes`` where it takes that and it is
+            given. If a module is passed to ``export``, this only names it in the manifest; None takes the name of its
+            class.
         output: the bundle's folder; its parents are created.
         weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``, or the name
             of weights that EdgePort ships (``digits``); None draws random weights from ``seed``.

@@ -28,7 +28,15 @@ if TYPE_CHECKING:
     from edgeport_export.pipeline import ExportResult
     from edgeport_export.variants import Made
 
-__all__ = ["print_architectures", "print_costs", "print_result", "print_trades", "result_document", "stage_progress"]
+__all__ = [
+    "print_architectures",
+    "print_costs",
+    "print_names",
+    "print_result",
+    "print_trades",
+    "result_document",
+    "stage_progress",
+]
 
 _NUM_COSTS = 10
 _NUM_ANSWERS = 3
@@ -244,9 +252,19 @@ def print_trades(made: Made) -> None:
     _print_table(table)
 
 
-def print_architectures(*, as_json: bool) -> None:
-    """Print every architecture with its friendly names, parameters, input and source."""
-    specs = [spec for name, spec in ARCHITECTURES.items() if name not in ALIASES]
+def print_names(names: list[str], *, as_json: bool) -> None:
+    """Print names, one per line or as one JSON document."""
+    if as_json:
+        json.dump(names, sys.stdout, indent=2)
+        sys.stdout.write("\n")
+        return
+    for name in names:
+        print(name)
+
+
+def print_architectures(word: str = "", *, as_json: bool) -> None:
+    """Print every architecture whose name contains a word, with its friendly names, parameters, input and source."""
+    specs = [spec for name, spec in ARCHITECTURES.items() if name not in ALIASES and word in name]
     aliases = {spec.name: [alias for alias, name in ALIASES.items() if name == spec.name] for spec in specs}
     if as_json:
         rows = [

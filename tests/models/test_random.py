@@ -122,9 +122,9 @@ def test_global_random_state_is_untouched() -> None:
 
 
 def test_head_that_is_not_linear_is_refused() -> None:
-    spec = SPECS["lenet5"]
-    with pytest.raises(TypeError, match="the head conv1 is not a linear layer"):
-        init_random(spec.build(), head="conv1", input_shape=spec.input_shape, seed=0)
+    spec = ARCHITECTURES["resnet20"]
+    with pytest.raises(TypeError, match="the head bn1 is neither a linear layer nor a convolution"):
+        init_random(spec.build(), head="bn1", input_shape=spec.input_shape, seed=0)
 
 
 def test_head_without_parameters_keeps_its_codes() -> None:

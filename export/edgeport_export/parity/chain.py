@@ -14,12 +14,14 @@ from edgeport_export.parity.compare import (
     FLOAT32_LIMITS,
     IN_GRAPH_INT8_LIMITS,
     IN_GRAPH_LIMITS,
+    MAX_RELATIVE_L2,
     Limits,
     ParityReport,
     SkippedStage,
     StageReport,
     compare,
 )
+from edgeport_export.parity.float64 import OwnDistance, first_inexact
 from edgeport_export.parity.locate import first_departure
 from edgeport_export.parity.reference import check_reference, leave_out_constants
 from edgeport_export.parity.rows import check_graph_rows, check_module_rows
@@ -96,6 +98,8 @@ class Chain:
         self.reference_BK: NDArray[np.float32] = np.concatenate(outputs)
         check_reference(self.reference_BK, contract, num_images=self._num_images)
         check_module_rows(module, self._batches, outputs, contract)
+        self._own = OwnDistance(module, self._batches, self.reference_BK, contract)
+        self._own.run_last()
         self._stages: list[StageReport] = []
         self._skipped: list[SkippedStage] = []
         self._checked: dict[tuple[str | int, ...], tuple[str, NDArray[np.float32]]] = {}
@@ -150,7 +154,9 @@ class Chain:
                 report=self.report,
             )
         if not self._stages:
-            check_graph_rows(session.run, self._batches, outputs_BK, self.contract, stage=stage)
+            check_graph_rows(
+                session.run, self._batches, outputs_BK, self.contract, stage=stage, own=self._own.largest or 0.0
+            )
         self._judge(self._compare(stage, outputs_BK, limits), path, outputs_BK)
         return digest
 
@@ -158,16 +164,23 @@ class Chain:
         self, stage: str, outputs_BK: NDArray[np.float32], limits: Limits, *, same_bytes_as: str | None = None
     ) -> StageReport:
         num_compared = self._num_images if limits.over == "images" else len(outputs_BK)
-        report = compare(
-            stage,
-            outputs_BK[:num_compared],
-            self.reference_BK[:num_compared],
-            limits=limits,
-            contract=self.contract,
-        )
+        report = self._measure(stage, outputs_BK[:num_compared], self.reference_BK[:num_compared], limits)
         if not np.isfinite(outputs_BK).all():
             report = replace(report, relative_l2=np.inf)
         return replace(report, same_bytes_as=same_bytes_as)
+
+    def _measure(
+        self, stage: str, outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.float32], limits: Limits
+    ) -> StageReport:
+        """Compare outputs with the first rows of the reference; a float stage beyond its limit also with float64."""
+        report = compare(stage, outputs_BK, reference_BK, limits=limits, contract=self.contract)
+        if limits.over != "sample":
+            return report
+        if limits.relative_l2 < report.relative_l2 < np.inf:
+            self._own.run_all()
+            own_B = self._own.distances()[: len(outputs_BK)]
+            report = compare(stage, outputs_BK, reference_BK, limits=limits, contract=self.contract, own_B=own_B)
+        return replace(report, float64_l2=self._own.largest)
 
     def skip(self, stage: str, reason: str) -> None:
         """Note a stage that this machine cannot run."""
@@ -192,7 +205,7 @@ class Chain:
         """
         golden = replay(classifier, bundle)
         assert golden.answers is not None
-        report = compare(stage, golden.outputs, golden.expected, limits=limits, contract=self.contract)
+        report = self._measure(stage, golden.outputs, golden.expected, limits)
         self._stages.append(report)
         if not report.passed:
             raise ParityError(f"stage {stage} departs from PyTorch: {_verdict(report)}", report=self.report)
@@ -248,11 +261,30 @@ class Chain:
             raise ParityError(f"stage {report.stage} departs from PyTorch: {_verdict(report)}", report=self.report)
         distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
         worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
-        batch, _ = self._find(worst)
+        batch, place = self._find(worst)
         program = self._program if path.suffix == ".onnx" else None
+        own = self._own.distances()[worst]
+        if own > MAX_RELATIVE_L2:
+            node = None if program is None else first_inexact(program, batch, distance=MAX_RELATIVE_L2)
+            raise ParityError(
+                f"stage {report.stage}: the network is ill-conditioned: on {self._kind(worst, batch[place])} PyTorch's "
+                f"own float32 differs from its float64 by a relative L2 of {own:.1e}"
+                f"{f', first at node {node}' if node else ''}, so that no float32 runtime can be held to its answers; "
+                "no bundle was written",
+                report=self.report,
+            )
         node = None if program is None else first_departure(program, path, batch)
         where = f" at node {node}" if node else ""
-        raise ParityError(f"stage {report.stage} departs from PyTorch{where}: {_verdict(report)}", report=self.report)
+        raise ParityError(
+            f"stage {report.stage} departs from PyTorch{where} on {self._kind(worst, batch[place])}: "
+            f"{_verdict(report)}",
+            report=self.report,
+        )
+
+    def _kind(self, row: int, image_CHW: NDArray[np.float32]) -> str:
+        if row < self._num_images:
+            return f"golden image {row + 1}"
+        return "a constant image" if (np.ptp(image_CHW, axis=(1, 2)) == 0).all() else "random values"
 
     def _find(self, row: int) -> tuple[NDArray[np.float32], int]:
         """The batch that holds a row of the reference, and its place there."""

@@ -1,9 +1,9 @@
-"""Weights for a user's own module, and what the files beside them tell: from a checkpoint, or as the module came."""
+"""Weights for a module that is not ours, and what the files beside them tell: from a checkpoint, or as it came."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_export.source import user_module
 from edgeport_export.source.processor import CONFIG
@@ -18,9 +18,12 @@ if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig
     from edgeport_export.source.resolve import Value
     from edgeport_models.weights import Source
+    from edgeport_models.weights.entries import Chosen
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
-__all__ = ["OwnWeights", "fill_own"]
+__all__ = ["RANDOM_NOTE", "Opened", "OwnWeights", "fill_own", "open_own", "random_entry"]
+
+RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,6 +33,7 @@ class OwnWeights:
     Attributes:
         told: what the files beside the checkpoint tell, by the place; empty without a checkpoint.
         digest: of the module's state, where it came with its weights.
+        seed: of random weights.
         source: of the checkpoint, and the files beside it; None where the module came with its weights.
         key: the checkpoint's entry that the weights come from; None where it holds no others.
         notes: what the user must know of the weights.
@@ -37,6 +41,7 @@ class OwnWeights:
 
     told: dict[str, dict[str, Any]] = field(default_factory=dict)
     digest: str | None = None
+    seed: int | None = None
     source: Source | None = None
     key: str | None = None
     notes: tuple[str, ...] = ()
@@ -50,6 +55,8 @@ class OwnWeights:
         Raises:
             WeightsError: if the labels beside the checkpoint are not one per class.
         """
+        if self.seed is not None:
+            return random_entry(self.seed)
         if self.source is None:
             return {"source": "module", "sha256": self.digest}
         if "labels" in values and values["labels"].source == CONFIG:
@@ -58,26 +65,58 @@ class OwnWeights:
         return weights_entry(self.source, layout=None, notes=notes, key=self.key)
 
 
-def fill_own(
-    module: nn.Module, config: ExportConfig, *, name: str, default: PreprocessSpec, given: Set[str]
-) -> OwnWeights:
-    """Copy the checkpoint into the module, if there is one.
+class Opened(NamedTuple):
+    """A checkpoint that was read, and not yet fitted to a module.
+
+    Attributes:
+        source: where it is, and the files beside it.
+        chosen: its weights.
+        told: what the files beside it tell, by the place.
+    """
+
+    source: Source
+    chosen: Chosen
+    told: dict[str, dict[str, Any]]
+
+
+def random_entry(seed: int) -> dict[str, Any]:
+    """The manifest's entry on random weights."""
+    return {"source": "random", "seed": seed, "note": RANDOM_NOTE}
+
+
+def open_own(config: ExportConfig, *, name: str, default: PreprocessSpec, given: Set[str]) -> Opened | None:
+    """Read the checkpoint, if there is one.
 
     Args:
-        module: changed in place.
         config: of the export.
         name: of the module, for messages.
         default: the input of a module that nothing is known of.
         given: options on the command line, which are not looked for in the files beside the checkpoint.
 
     Raises:
-        WeightsError: if the checkpoint or a file beside it cannot be used, or the weights do not fit.
+        WeightsError: if the checkpoint or a file beside it cannot be used.
     """
     if config.weights is None:
-        return OwnWeights(digest=user_module.state_digest(module))
+        return None
     source = find_weights(config.weights, architecture=name)
     chosen = open_checkpoint(source.file, key=config.weights_key)
+    return Opened(source, chosen, tell_own_files(source, default, given))
+
+
+def fill_own(module: nn.Module, opened: Opened | None, *, name: str) -> OwnWeights:
+    """Copy a checkpoint into a module, if there is one.
+
+    Args:
+        module: changed in place.
+        opened: the checkpoint.
+        name: of the module, for messages.
+
+    Raises:
+        WeightsError: if the weights do not fit.
+    """
+    if opened is None:
+        return OwnWeights(digest=user_module.state_digest(module))
+    source, chosen, told = opened
     left_out = fit_own(module, chosen.state, name=name, source=source.name)
     notes = tuple(note for note in (chosen.note, left_out) if note is not None)
-    told = tell_own_files(source, default, given)
     return OwnWeights(told=told, source=source, key=chosen.key, notes=notes)

@@ -120,12 +120,13 @@ def _convnext_geometry(reader: _Reader, option: str) -> dict[str, Any]:
     return {"resize": "shorter", "resize_size": int(size / part), "image_size": size}
 
 
-def timm_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
+def timm_fields(document: Mapping[str, Any], given: Set[str], *, file: str = CONFIG) -> dict[str, Any]:
     """The fields that ``config.json`` specifies: timm's ``pretrained_cfg``, or the channels and size of transformers.
 
     Args:
         document: its content, empty if there is none.
         given: fields that the command line gives.
+        file: what messages call it.
 
     Raises:
         WeightsError: naming the key whose value has the wrong type, or is not supported.
@@ -134,8 +135,8 @@ def timm_fields(document: Mapping[str, Any], given: Set[str]) -> dict[str, Any]:
     if inner is None:
         return _transformers_fields(_Reader(CONFIG, document), given)
     if not isinstance(inner, dict):
-        _Reader(CONFIG, document).refuse("pretrained_cfg", "it must be an object", "all input options")
-    reader = _Reader(CONFIG, inner)
+        _Reader(file, document).refuse("pretrained_cfg", "it must be an object", "all input options")
+    reader = _Reader(file, inner)
     fields: dict[str, Any] = {}
     if "interpolation" not in given and "interpolation" in inner:
         if inner["interpolation"] not in _FILTERS.values():

@@ -28,6 +28,7 @@ __all__ = [
     "CONTRACT_OPTIONS",
     "INPUT_FIELDS",
     "LABELS_FILE",
+    "LIBRARY",
     "OPTIONS",
     "Told",
     "Value",
@@ -41,6 +42,7 @@ __all__ = [
 ]
 
 COMMAND_LINE, CHECKPOINT, ARCHITECTURE = "command line", "checkpoint", "architecture default"
+LIBRARY = "library"  # that the network comes from, as it describes its pretrained weights
 LABELS_FILE = "labels"  # the file given on the command line, as it tells the number of classes
 
 Told: TypeAlias = "Mapping[str, Mapping[str, Any]]"
@@ -73,7 +75,7 @@ class Option(NamedTuple):
 
 
 # Files beside the weights describe the input as a whole, so that the command line speaks after they have been merged.
-_STAGES = ((ARCHITECTURE,), (LABELS_FILE, CHECKPOINT, CONFIG, PROCESSOR), (COMMAND_LINE,))
+_STAGES = ((ARCHITECTURE, LIBRARY), (LABELS_FILE, CHECKPOINT, CONFIG, PROCESSOR), (COMMAND_LINE,))
 
 
 def resolve(told: Told) -> dict[str, Value]:
@@ -221,7 +223,7 @@ def _threshold(here: _Values, _before: _Values, values: _Values) -> Value | None
 
 
 _BESIDE = (PROCESSOR, CONFIG, CHECKPOINT)
-_OF_INPUT = (COMMAND_LINE, *_BESIDE, ARCHITECTURE)
+_OF_INPUT = (COMMAND_LINE, *_BESIDE, LIBRARY, ARCHITECTURE)
 # A published checkpoint is known by its digest, which says more than a file beside it.
 _OF_NETWORK = (COMMAND_LINE, CHECKPOINT, CONFIG, ARCHITECTURE)
 
@@ -239,8 +241,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("mean", _OF_INPUT, _per_channel("mean")),
     Option("std", _OF_INPUT, _per_channel("std")),
     Option("bits", _OF_INPUT),
-    Option("resize_size", (*_BESIDE, ARCHITECTURE), _resize_size),
-    Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, ARCHITECTURE)),
+    Option("resize_size", (*_BESIDE, LIBRARY, ARCHITECTURE), _resize_size),
+    Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, LIBRARY, ARCHITECTURE)),
     Option("labels", (COMMAND_LINE, CONFIG)),
     Option("positions", _OF_NETWORK),
     Option("pooling", _OF_NETWORK),

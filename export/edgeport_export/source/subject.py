@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
-from edgeport_export.source import user_module
+from edgeport_export.source import libraries, user_module
 from edgeport_export.source.labels import read_labels
 from edgeport_export.source.own_output import look_at, one_output, task_of
-from edgeport_export.source.own_weights import fill_own
+from edgeport_export.source.own_weights import OwnWeights, fill_own, open_own, random_entry
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
@@ -20,6 +20,7 @@ from edgeport_export.source.resolve import (
     COMMAND_LINE,
     CONTRACT_OPTIONS,
     LABELS_FILE,
+    LIBRARY,
     Value,
     contract_of,
     preprocess_of,
@@ -41,9 +42,8 @@ if TYPE_CHECKING:
     from edgeport_models.weights import Checkpoint
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["RANDOM_NOTE", "Subject", "check_options", "find_subject"]
+__all__ = ["Subject", "check_options", "find_subject"]
 
-RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 _OWN = "a module of one's own"
 _NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
 _OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
@@ -95,7 +95,10 @@ def check_options(config: ExportConfig) -> None:
         InputError: naming the option.
     """
     name = config.architecture or ""
-    if user_module.is_reference(name):
+    if libraries.is_in_library(name):
+        _check_foreign(config)
+        resolve_preprocess(_OWN_INPUT, config.input_options)
+    elif user_module.is_reference(name):
         _check_own(config)
         resolve_preprocess(_OWN_INPUT, config.input_options)
     else:
@@ -136,19 +139,27 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
         return _own(config, module)
     if config.architecture is None:
         raise InputError("the architecture is missing; set ExportConfig.architecture, or pass a module to export()")
+    if libraries.is_in_library(config.architecture):
+        return _of_library(config)
     if user_module.is_reference(config.architecture):
-        module = user_module.build(config.architecture)
+        module = user_module.build(config.architecture, num_classes=config.num_classes)
         return _own(replace(config, architecture=user_module.name_of(config.architecture)), module)
     return _named(config)
 
 
-def _check_own(config: ExportConfig) -> None:
-    """Raise InputError if the image size is missing, or an option is not for a module of the user's own."""
+def _check_foreign(config: ExportConfig) -> None:
+    """Raise InputError if an option is for networks of ours alone."""
     foreign = [*config.options, *(["sum_channels"] if config.sum_channels else [])]
     if foreign:
         raise InputError(
-            f"--{', --'.join(foreign).replace('_', '-')} applies to EdgePort's own architectures, not to your own"
+            f"--{', --'.join(foreign).replace('_', '-')} applies to EdgePort's own architectures, not to your own or a "
+            "library's"
         )
+
+
+def _check_own(config: ExportConfig) -> None:
+    """Raise InputError if the image size is missing, or an option is not for a module of the user's own."""
+    _check_foreign(config)
     if config.image_size is None and config.weights is None:
         raise InputError(_NO_IMAGE_SIZE)
 
@@ -156,25 +167,76 @@ def _check_own(config: ExportConfig) -> None:
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
     _check_own(config)
     resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
+    command_line = _command_line(config)
+    module, notes = user_module.private_copy(module)
+    name = config.architecture or type(module).__name__
+    own = fill_own(module, open_own(config, name=name, default=_OWN_INPUT, given=set(command_line)), name=name)
+    told = {ARCHITECTURE: tell_architecture(_OWN_INPUT), COMMAND_LINE: command_line, **own.told}
+    if resolve(told)["image_size"].source == ARCHITECTURE:
+        raise InputError(_NO_IMAGE_SIZE)
+    return _seen(module, own, told, config, name=name, source=_OWN, notes=notes)
+
+
+def _of_library(config: ExportConfig) -> Subject:
+    """A network of another library, with as many outputs as the checkpoint's head has, or as was asked for."""
+    network = libraries.find_network(config.architecture or "")
+    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
+    command_line = _command_line(config)
+    opened = open_own(config, name=network.name, default=_OWN_INPUT, given=set(command_line))
+    told = {
+        ARCHITECTURE: tell_architecture(_OWN_INPUT),
+        LIBRARY: network.describe(set(command_line)),
+        COMMAND_LINE: command_line,
+        **({} if opened is None else opened.told),
+    }
+    preprocess = preprocess_of(resolve(told))
+    shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
+    num_labels = len(command_line["labels"]) if "labels" in command_line else None
+    num_outputs = 1 if config.task == "binary" else config.num_classes or num_labels or network.num_classes
+    with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
+        torch.manual_seed(config.seed)
+        if opened is not None:
+            default = network.build(network.num_classes, *shape[:2])
+            num_outputs = libraries.num_outputs_in(opened.chosen.state, default, network.num_classes)
+        module = network.build(num_outputs, *shape[:2]).eval().requires_grad_(False)
+        if opened is None:
+            libraries.settle(module, num_outputs, shape, seed=config.seed)
+            own = OwnWeights(seed=config.seed)
+        else:
+            own = fill_own(module, opened, name=network.name)
+    if opened is not None and num_outputs == len(network.labels):
+        told[LIBRARY]["labels"] = network.labels
+    notes = [f"the input is as {network.description} describes it, where nothing else tells"]
+    return _seen(module, own, told, config, name=network.name, source=network.source, notes=notes)
+
+
+def _command_line(config: ExportConfig) -> dict[str, Any]:
     command_line = tell_command_line(config)
     if config.labels is not None:
         command_line["labels"] = read_labels(config.labels)
-    module, notes = user_module.private_copy(module)
-    name = config.architecture or type(module).__name__
-    own = fill_own(module, config, name=name, default=_OWN_INPUT, given=set(command_line))
-    defaults = tell_architecture(_OWN_INPUT)
-    told = {ARCHITECTURE: defaults, COMMAND_LINE: command_line, **own.told}
+    return command_line
+
+
+def _seen(
+    module: nn.Module,
+    own: OwnWeights,
+    told: dict[str, dict[str, Any]],
+    config: ExportConfig,
+    *,
+    name: str,
+    source: str,
+    notes: list[str],
+) -> Subject:
+    """A module that is not ours, with the task and the outputs that it is seen to have."""
     values = resolve(told)
-    if values["image_size"].source == ARCHITECTURE:
-        raise InputError(_NO_IMAGE_SIZE)
     preprocess, asked = preprocess_of(values), values["task"]
-    notes += fold(module)
+    notes = [*notes, *fold(module)]
     shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
     task = task_of(look, None if asked.source == ARCHITECTURE else asked.value, name=name)
-    defaults |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
-    if config.num_classes not in (None, defaults["num_classes"]):
-        raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {defaults['num_classes']}")
+    told[ARCHITECTURE] |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
+    if config.num_classes not in (None, told[ARCHITECTURE]["num_classes"]):
+        raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {told[ARCHITECTURE]['num_classes']}")
     values = resolve(told)
     weights = own.entry(values)
     contract = _contract(values, config)
@@ -184,7 +246,7 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
         module=look.module if look.gives_probabilities else _activated(look.module, contract),
         contract=contract,
         name=name,
-        source=_OWN,
+        source=source,
         weights=weights,
         sources=sources_of(values, *CONTRACT_OPTIONS),
         options={},
@@ -216,7 +278,7 @@ def _named(config: ExportConfig) -> Subject:
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
     if checkpoint is None:
-        weights: dict[str, Any] = {"source": "random", "seed": config.seed, "note": RANDOM_NOTE}
+        weights = random_entry(config.seed)
     else:
         notes = checkpoint.fill(module, spec=spec, image_size=size, add_channels=config.sum_channels)
         notes += unused_files(checkpoint.source, values, layout=checkpoint.layout)
@@ -233,7 +295,16 @@ def _named(config: ExportConfig) -> Subject:
 
 
 def _spec(config: ExportConfig) -> ModelSpec:
-    spec = find_spec(config.architecture or "")
+    name = config.architecture or ""
+    try:
+        spec = find_spec(name)
+    except InputError as error:
+        elsewhere = libraries.names_like(name)
+        if not elsewhere:
+            raise
+        raise InputError(
+            f"{error}; did you mean {' or '.join(elsewhere)}? a module of your own is file.py:factory"
+        ) from None
     if config.output_name is not None:
         raise InputError(f"--output-name chooses among several outputs, but {spec.name} has one; omit it")
     return spec

@@ -7,6 +7,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from edgeport_export.user_lines import say_error
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import ModuleType
 
 __all__ = ["build", "is_reference", "name_of", "private_copy", "state_digest"]
@@ -38,12 +39,13 @@ def name_of(reference: str) -> str:
     return f"{Path(where).name}:{name}"
 
 
-def build(reference: str) -> nn.Module:
+def build(reference: str, *, num_classes: int | None = None) -> nn.Module:
     """Import the user's code and call the factory.
 
     Args:
         reference: ``path/to/file.py:factory``, or ``package.module:factory`` (the current folder is searched first). A
             factory may also be a finished module.
+        num_classes: passed on where the factory takes an argument of that name; None leaves it to its default.
 
     Raises:
         InputError: if there is no such file, module or factory.
@@ -63,11 +65,13 @@ def build(reference: str) -> nn.Module:
             return factory
         if not callable(factory):
             raise InputError(f"{where} has no callable {name!r}{_closest(name, module)}")
+        options = {} if num_classes is None or not _takes(factory, "num_classes") else {"num_classes": num_classes}
         try:
-            made = factory()
+            made = factory(**options)
         except (Exception, SystemExit) as error:
             raise ExportError(
-                f"{reference}: calling {name}() raises {say_error(error)}; a factory must take no arguments"
+                f"{reference}: calling {name}() raises {say_error(error)}; a factory must take no arguments, "
+                "but for num_classes"
             ) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{reference}: {name}() gives {type(made).__name__}, not a torch.nn.Module")
@@ -101,6 +105,14 @@ def state_digest(module: nn.Module) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
+
+
+def _takes(factory: Callable[..., object], name: str) -> bool:
+    try:
+        parameters = inspect.signature(factory).parameters
+    except ValueError:  # of some that are not written in Python
+        return False
+    return name in parameters
 
 
 def _import(where: Path | str, reference: str) -> ModuleType:

@@ -38,12 +38,17 @@ def init_random(module: nn.Module, *, head: str, input_shape: tuple[int, int, in
         layer = module.get_submodule(head)
         if not list(layer.parameters()):
             return
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            raise TypeError(f"the head {head} is neither a linear layer nor a convolution")
+        if not layer.weight.any():  # as torchvision leaves that of a ViT
+            layer.weight.normal_(std=layer.weight[0].numel() ** -0.5, generator=generator)
         logits_BK = module(x_BCHW)
-        if not isinstance(layer, nn.Linear):
-            raise TypeError(f"the head {head} is not a linear layer")
         std = logits_BK.std(dim=0).clamp_min(logits_BK.abs().amax() * 0.1 + 1e-6)
-        layer.weight.copy_(layer.weight / std[:, None])
-        layer.bias.copy_((layer.bias - logits_BK.mean(dim=0)) / std)
+        layer.weight.copy_(layer.weight / std.reshape(-1, *[1] * (layer.weight.ndim - 1)))
+        if layer.bias is not None:
+            # What may follow a convolution, such as ReLU, goes with a factor, and not with a shift.
+            shift = logits_BK.mean(dim=0) if isinstance(layer, nn.Linear) else 0
+            layer.bias.copy_((layer.bias - shift) / std)
 
 
 def _set_statistics(module: nn.Module, norms: list[nn.BatchNorm2d], x_BCHW: torch.Tensor) -> None:

@@ -17,6 +17,7 @@ from edgeport_export.source.resolve import (
     COMMAND_LINE,
     INPUT_FIELDS,
     LABELS_FILE,
+    LIBRARY,
     OPTIONS,
     preprocess_of,
     resolve,
@@ -63,7 +64,9 @@ def test_every_option_has_one_row() -> None:
 def test_the_first_place_that_tells_is_believed(name: str) -> None:
     order = next(option.order for option in OPTIONS if option.name == name)
     for first, later in itertools.pairwise(order):
-        told = {place: {} for place in (ARCHITECTURE, LABELS_FILE, CHECKPOINT, CONFIG, PROCESSOR, COMMAND_LINE)}
+        told = {
+            place: {} for place in (ARCHITECTURE, LIBRARY, LABELS_FILE, CHECKPOINT, CONFIG, PROCESSOR, COMMAND_LINE)
+        }
         told[ARCHITECTURE] = dict(_DEFAULT)
         told[later] = told[later] | {name: _DEFAULT.get(name, "of the later place")}
         told[first] = told[first] | {name: _TOLD[name]}

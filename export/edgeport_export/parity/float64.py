@@ -1,0 +1,144 @@
+"""How exact PyTorch's own float32 is: its distance from the same module in float64, by which others may be judged.
+
+Shapes: B batch, C channels, H W image, K outputs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from edgeport_runtime.outputs.metrics import relative_l2
+from edgeport_runtime.outputs.tasks import compared
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from edgeport_runtime.bundle.contract import Contract
+
+__all__ = ["NOT_IN_FLOAT64", "OwnDistance", "first_inexact", "in_float64"]
+
+NOT_IN_FLOAT64 = (RuntimeError, TypeError, ValueError, AssertionError)
+"""What a module raises whose code, or whose operators, take float32 alone."""
+
+
+@contextlib.contextmanager
+def in_float64(module: nn.Module) -> Iterator[None]:
+    """The module is in float64 meanwhile; its float32 values come back exactly."""
+    module.double()
+    try:
+        yield
+    finally:
+        module.float()
+
+
+class OwnDistance:
+    """Distances of a module's float32 outputs from its float64 outputs, of the inputs that it was asked for.
+
+    Args:
+        module: in float32 and evaluation mode; it is in float64 for the time of a run, and then as it was.
+        batches: of the chain, float32 BCHW each.
+        reference_BK: what the module gave for them in float32, joined.
+        contract: what the outputs mean.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        batches: Sequence[NDArray[np.float32]],
+        reference_BK: NDArray[np.float32],
+        contract: Contract,
+    ) -> None:
+        self._module, self._batches, self._contract = module, list(batches), contract
+        self._ends = np.cumsum([len(batch) for batch in self._batches])
+        self._reference_BK = reference_BK.copy()
+        self._exact_BK = np.full(reference_BK.shape, np.nan)
+        self._can_run = True
+
+    @property
+    def largest(self) -> float | None:
+        """Of the inputs that were run; None if there is none."""
+        known = self._known()
+        return float(self.distances()[known].max()) if known.any() else None
+
+    def run_last(self) -> None:
+        """Run the last batch, for a figure that costs little."""
+        self._run([len(self._batches) - 1])
+
+    def run_all(self) -> None:
+        """Run every batch that was not."""
+        self._run([i for i, end in enumerate(self._ends) if not self._known()[end - 1]])
+
+    def distances(self) -> NDArray[np.float64]:
+        """Of each input; 0 where it was not run, or where the module does not run in float64."""
+        known_B = self._known()
+        result: NDArray[np.float64] = np.zeros(len(known_B))
+        if known_B.any():
+            ours_BK, exact_BK = compared(self._reference_BK[known_B], self._exact_BK[known_B], self._contract)
+            result[known_B] = np.nan_to_num(relative_l2(ours_BK, exact_BK), posinf=0.0)
+        return result
+
+    def _known(self) -> NDArray[np.bool_]:
+        result: NDArray[np.bool_] = np.isfinite(self._exact_BK).all(axis=1)
+        return result
+
+    def _run(self, numbers: list[int]) -> None:
+        if not self._can_run or not numbers:
+            return
+        try:
+            with in_float64(self._module), torch.no_grad():
+                for i in numbers:
+                    output_BK = self._module(torch.tensor(self._batches[i]).double())
+                    self._exact_BK[self._ends[i] - len(self._batches[i]) : self._ends[i]] = output_BK.numpy()
+        except NOT_IN_FLOAT64:
+            self._can_run = False
+
+
+def first_inexact(program: torch.export.ExportedProgram, x_BCHW: NDArray[np.float32], *, distance: float) -> str | None:
+    """Name the node where float32 departs from float64.
+
+    Args:
+        program: what PyTorch captured.
+        x_BCHW: the input on which it departs.
+        distance: relative L2 that a value must differ by.
+
+    Returns:
+        Name and operator of the first such node; None if there is none, or the program does not run in float64.
+    """
+    try:
+        single, double = (
+            _Recorder(program, dtype).values(torch.tensor(x_BCHW, dtype=dtype))
+            for dtype in (torch.float32, torch.float64)
+        )
+    except NOT_IN_FLOAT64:
+        return None
+    for name, (operator, value) in single.items():
+        exact = double[name][1]
+        if not torch.linalg.vector_norm(value.double() - exact) <= distance * torch.linalg.vector_norm(exact):
+            return f"{name} ({operator})"
+    return None
+
+
+class _Recorder(torch.fx.Interpreter):
+    """Runs a captured program in another precision, and keeps every value."""
+
+    def __init__(self, program: torch.export.ExportedProgram, dtype: torch.dtype) -> None:
+        super().__init__(program.module().to(dtype))
+        self._values: dict[str, tuple[str, torch.Tensor]] = {}
+
+    def run_node(self, n: torch.fx.Node) -> object:
+        value = super().run_node(n)
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            self._values[n.name] = (str(n.target), value.detach().clone())
+        return value
+
+    def values(self, x_BCHW: torch.Tensor) -> dict[str, tuple[str, torch.Tensor]]:
+        with torch.no_grad():
+            self.run(x_BCHW)
+        return self._values
