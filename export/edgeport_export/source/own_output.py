@@ -10,7 +10,7 @@ import warnings
 from collections import deque
 from dataclasses import dataclass
 from inspect import signature
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import torch
 from torch import nn
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Task
 
-__all__ = ["Look", "look_at", "one_output", "task_of"]
+__all__ = ["Look", "look_at", "refuse_one_output", "task_of"]
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
 
@@ -131,7 +131,7 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
                 "the module, and add --task binary"
             )
         if asked == "multiclass" or (asked is None and activation != "sigmoid"):
-            raise InputError(one_output(name))
+            refuse_one_output(name)
         return asked or "binary"
     if asked == "binary":
         kind = "probabilities" if look.gives_probabilities else "logits"
@@ -149,9 +149,9 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
     return asked or "multiclass"
 
 
-def one_output(name: str) -> str:
-    """What to say of a multiclass network with a single output, whose softmax is 1 for every image."""
-    return f"{name} gives one output per image, and a multiclass task needs two or more; add --task binary"
+def refuse_one_output(name: str) -> NoReturn:
+    """Raise InputError for a multiclass network with a single output, whose softmax is 1 for every image."""
+    raise InputError(f"{name} gives one output per image, and a multiclass task needs two or more; add --task binary")
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -289,13 +289,11 @@ def _question(outputs_BK: torch.Tensor) -> str:
     Raises:
         ExportError: if they look like percentages.
     """
-    sums_B = outputs_BK.sum(1)
-    total = float(sums_B.mean())
-    is_constant = total > 0 and bool(((sums_B - total).abs() < _SUM_TOLERANCE * total).all())
-    if outputs_BK.shape[1] > 1 and is_constant and bool((outputs_BK >= 0).all()):
+    sums_to_100 = bool(((outputs_BK.sum(1) - 100).abs() < _SUM_TOLERANCE).all())
+    if outputs_BK.shape[1] > 1 and sums_to_100 and bool((outputs_BK >= 0).all()):
         raise ExportError(
-            f"the module's outputs are not negative and sum to {total:.4g} for every image, as percentages do; "
-            "divide them by that, or return the logits"
+            "the module's outputs are not negative and sum to 100 for every image, as percentages do; divide them by "
+            "100, or return the logits"
         )
     if bool(((outputs_BK >= 0) & (outputs_BK <= 1)).all()):
         return (

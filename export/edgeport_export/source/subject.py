@@ -11,7 +11,7 @@ from torch import nn
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
 from edgeport_export.source import libraries, user_module
 from edgeport_export.source.labels import read_labels
-from edgeport_export.source.own_output import look_at, one_output, task_of
+from edgeport_export.source.own_output import look_at, refuse_one_output, task_of
 from edgeport_export.source.own_weights import OwnWeights, fill_own, open_own, random_entry
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
@@ -266,7 +266,7 @@ def _named(config: ExportConfig) -> Subject:
         check_labels(values["labels"].value, values["num_classes"].value, checkpoint.source)
     contract = _contract(values, config)
     if contract.task == "multiclass" and contract.num_classes == 1:
-        raise InputError(one_output(spec.name))
+        refuse_one_output(spec.name)
     options = {name: values[name].value for name in OPTIONS if name in values}
     channels, size = contract.preprocess.num_channels, contract.preprocess.image_size
     try:

@@ -197,7 +197,7 @@ def test_outputs_that_only_look_like_probabilities_are_said(tmp_path: Path) -> N
 
 
 def test_percentages_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ExportError, match=r"sum to 100 for every image, as percentages do; divide them by that"):
+    with pytest.raises(ExportError, match=r"sum to 100 for every image, as percentages do; divide them by 100, or"):
         _export(Head(lambda x, _: 100 * x.softmax(1)), tmp_path)
 
 
