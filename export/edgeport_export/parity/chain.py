@@ -21,8 +21,8 @@ from edgeport_export.parity.compare import (
     StageReport,
     compare,
 )
-from edgeport_export.parity.float64 import OwnDistance, first_inexact
-from edgeport_export.parity.locate import first_departure
+from edgeport_export.parity.float64 import OwnDistance
+from edgeport_export.parity.locate import first_departure, first_inexact
 from edgeport_export.parity.reference import check_reference, leave_out_constants
 from edgeport_export.parity.rows import check_graph_rows, check_module_rows
 from edgeport_runtime.accuracy.answers import check_answers
@@ -265,7 +265,7 @@ class Chain:
         program = self._program if path.suffix == ".onnx" else None
         own = self._own.distances()[worst]
         if own > MAX_RELATIVE_L2:
-            node = None if program is None else first_inexact(program, batch, distance=MAX_RELATIVE_L2)
+            node = None if program is None else first_inexact(program, batch)
             raise ParityError(
                 f"stage {report.stage}: the network is ill-conditioned: on {self._kind(worst, batch[place])} PyTorch's "
                 f"own float32 differs from its float64 by a relative L2 of {own:.1e}"

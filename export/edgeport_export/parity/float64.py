@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["NOT_IN_FLOAT64", "OwnDistance", "first_inexact", "in_float64"]
+__all__ = ["NOT_IN_FLOAT64", "OwnDistance", "in_float64"]
 
 NOT_IN_FLOAT64 = (RuntimeError, TypeError, ValueError, AssertionError)
 """What a module raises whose code, or whose operators, take float32 alone."""
@@ -98,47 +98,3 @@ class OwnDistance:
                     self._exact_BK[self._ends[i] - len(self._batches[i]) : self._ends[i]] = output_BK.numpy()
         except NOT_IN_FLOAT64:
             self._can_run = False
-
-
-def first_inexact(program: torch.export.ExportedProgram, x_BCHW: NDArray[np.float32], *, distance: float) -> str | None:
-    """Name the node where float32 departs from float64.
-
-    Args:
-        program: what PyTorch captured.
-        x_BCHW: the input on which it departs.
-        distance: relative L2 that a value must differ by.
-
-    Returns:
-        Name and operator of the first such node; None if there is none, or the program does not run in float64.
-    """
-    try:
-        single, double = (
-            _Recorder(program, dtype).values(torch.tensor(x_BCHW, dtype=dtype))
-            for dtype in (torch.float32, torch.float64)
-        )
-    except NOT_IN_FLOAT64:
-        return None
-    for name, (operator, value) in single.items():
-        exact = double[name][1]
-        if not torch.linalg.vector_norm(value.double() - exact) <= distance * torch.linalg.vector_norm(exact):
-            return f"{name} ({operator})"
-    return None
-
-
-class _Recorder(torch.fx.Interpreter):
-    """Runs a captured program in another precision, and keeps every value."""
-
-    def __init__(self, program: torch.export.ExportedProgram, dtype: torch.dtype) -> None:
-        super().__init__(program.module().to(dtype))
-        self._values: dict[str, tuple[str, torch.Tensor]] = {}
-
-    def run_node(self, n: torch.fx.Node) -> object:
-        value = super().run_node(n)
-        if isinstance(value, torch.Tensor) and value.is_floating_point():
-            self._values[n.name] = (str(n.target), value.detach().clone())
-        return value
-
-    def values(self, x_BCHW: torch.Tensor) -> dict[str, tuple[str, torch.Tensor]]:
-        with torch.no_grad():
-            self.run(x_BCHW)
-        return self._values

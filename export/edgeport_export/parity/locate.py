@@ -12,13 +12,14 @@ import torch
 
 from edgeport_export.graph.index import GraphIndex
 from edgeport_export.graph.model_file import save_model
+from edgeport_export.parity.float64 import NOT_IN_FLOAT64
 from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.engine.session import INPUT_NAME
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-__all__ = ["first_departure"]
+__all__ = ["first_departure", "first_inexact"]
 
 _TOLERANCE = 1e-3  # far above what the order of additions changes in one network, far below a wrong weight's effect
 
@@ -57,11 +58,34 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
     return None
 
 
+def first_inexact(program: torch.export.ExportedProgram, x_BCHW: NDArray[np.float32]) -> str | None:
+    """Name the node of a captured program where float32 departs from float64; its weights are in float64 afterwards.
+
+    Args:
+        program: what PyTorch captured.
+        x_BCHW: the input on which it departs.
+
+    Returns:
+        Name and operator of the first such node; None if there is none, or the program does not run in float64.
+    """
+    operators = {node.name: str(node.target) for node in program.graph.nodes}
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        recorder = _Recorder(program, dtype)
+        try:
+            values.append(recorder.record(torch.tensor(x_BCHW, dtype=dtype)))
+        except NOT_IN_FLOAT64:
+            return None
+    single, double = values
+    first = next((name for name, value in single.items() if _differs(value, double[name])), None)
+    return None if first is None else f"{first} ({operators.get(first, 'call')})"
+
+
 class _Recorder(torch.fx.Interpreter):
     """Runs a captured program and keeps the value of every node by name."""
 
-    def __init__(self, program: torch.export.ExportedProgram) -> None:
-        super().__init__(program.module())
+    def __init__(self, program: torch.export.ExportedProgram, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__(program.module().to(dtype))
         self._values: dict[str, NDArray[Any]] = {}
 
     def run_node(self, n: torch.fx.Node) -> Any:
@@ -70,12 +94,12 @@ class _Recorder(torch.fx.Interpreter):
             self._values[n.name] = value.detach().numpy().copy()
         return value
 
-    def record(self, x_BCHW: torch.Tensor, *, output: str) -> dict[str, NDArray[Any]]:
+    def record(self, x_BCHW: torch.Tensor, *, output: str | None = None) -> dict[str, NDArray[Any]]:
         with torch.no_grad():
             self.run(x_BCHW)
-        # The graph's output carries a name of ours.
-        for node in self.graph.output_node().all_input_nodes:
-            self._values[output] = self._values[node.name]
+        if output is not None:  # the graph's output carries a name of ours
+            for node in self.graph.output_node().all_input_nodes:
+                self._values[output] = self._values[node.name]
         return self._values
 
 

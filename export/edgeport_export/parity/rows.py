@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from edgeport_export.parity.compare import MAX_RELATIVE_L2
 from edgeport_export.parity.float64 import NOT_IN_FLOAT64, in_float64
 from edgeport_export.user_lines import running_line
 from edgeport_runtime.errors import ExportError, ParityError
@@ -98,7 +99,8 @@ def check_graph_rows(
         outputs_BK: what the graph gave for all of them, joined.
         contract: where it fixes the batch, the image alone fills it.
         stage: its name.
-        own: distance of PyTorch's float32 from its float64; a row may differ by ten times as much.
+        own: distance of PyTorch's float32 from its float64; a row may differ by ten times as much, and by
+            ``MAX_RELATIVE_L2`` at most.
 
     Raises:
         ParityError: if it differs.
@@ -106,7 +108,7 @@ def check_graph_rows(
     index = max(range(len(batches)), key=lambda i: len(batches[i]))
     row = sum(len(batch) for batch in batches[: index + 1]) - 1
     alone_BK = run(_alone(batches[index], contract))
-    if _distance(alone_BK[-1], outputs_BK[row]) > max(1, 10 * own / _TOLERANCE):
+    if _distance(alone_BK[-1], outputs_BK[row]) > max(1, min(10 * own, MAX_RELATIVE_L2) / _TOLERANCE):
         raise ParityError(
             f"stage {stage}: in the graph the answer to an image depends on the other images of its batch, in PyTorch "
             "it does not; export for one image per call with --batch 1"

@@ -205,13 +205,15 @@ def _timm(name: str) -> LibraryNetwork:
 
     def build(num_outputs: int, channels: int, size: int) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
-        if size != side:
-            try:
-                module: nn.Module = timm.create_model(name, img_size=size, **options)
-                return module
-            except TypeError:  # a network that takes any size has no such option
-                pass
-        return _build(f"timm:{name}", timm.create_model, name, **options)
+        make = functools.partial(_build, f"timm:{name}", timm.create_model, name, **options)
+        if size == side:
+            return make()
+        try:
+            return make(img_size=size)
+        except ExportError as error:
+            if not isinstance(error.__cause__, TypeError):
+                raise
+            return make()  # a network that takes any size has no such option; what else is wrong is raised again
 
     return LibraryNetwork(
         name=f"timm:{name}",

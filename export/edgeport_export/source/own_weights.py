@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from edgeport_models.weights.entries import Chosen
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
-__all__ = ["RANDOM_NOTE", "Opened", "OwnWeights", "fill_own", "open_own", "random_entry"]
+__all__ = ["Opened", "OwnWeights", "fill_own", "open_own", "random_entry"]
 
-RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
+_RANDOM_NOTE = "random weights: parity is proven, predictions mean nothing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +81,7 @@ class Opened(NamedTuple):
 
 def random_entry(seed: int) -> dict[str, Any]:
     """The manifest's entry on random weights."""
-    return {"source": "random", "seed": seed, "note": RANDOM_NOTE}
+    return {"source": "random", "seed": seed, "note": _RANDOM_NOTE}
 
 
 def open_own(config: ExportConfig, *, name: str, default: PreprocessSpec, given: Set[str]) -> Opened | None:

@@ -243,7 +243,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("bits", _OF_INPUT),
     Option("resize_size", (*_BESIDE, LIBRARY, ARCHITECTURE), _resize_size),
     Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, LIBRARY, ARCHITECTURE)),
-    Option("labels", (COMMAND_LINE, CONFIG)),
+    Option("labels", (COMMAND_LINE, CONFIG, LIBRARY)),
     Option("positions", _OF_NETWORK),
     Option("pooling", _OF_NETWORK),
     Option("transform_input", _OF_NETWORK),

@@ -142,7 +142,8 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
     if libraries.is_in_library(config.architecture):
         return _of_library(config)
     if user_module.is_reference(config.architecture):
-        module = user_module.build(config.architecture, num_classes=config.num_classes)
+        num_classes = None if config.task == "binary" else config.num_classes  # of two classes it has one output
+        module = user_module.build(config.architecture, num_classes=num_classes)
         return _own(replace(config, architecture=user_module.name_of(config.architecture)), module)
     return _named(config)
 

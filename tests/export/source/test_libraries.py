@@ -18,15 +18,21 @@ from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
 from edgeport_export.source import libraries
 from edgeport_export.source.libraries import num_outputs_in, settle
+from edgeport_export.source.processor import CONFIG
+from edgeport_export.source.resolve import ARCHITECTURE, LIBRARY, resolve, tell_architecture
 from edgeport_export.source.subject import check_options
+from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edgeport_runtime.bundle.contract import Task
+
 E2E = Path(__file__).parents[2] / "e2e"
 # The compiled operators of the torchvision beside this PyTorch do not load; its networks do without them.
+_DEFAULTS = {ARCHITECTURE: tell_architecture(ARCHITECTURES["resnet18"].preprocess)}
 COMMAND = "import sys, tvshim; from edgeport_export.cli import main; sys.exit(main())"
 
 
@@ -158,17 +164,25 @@ def test_random_weights_have_logits_of_order_one(is_zero: bool) -> None:
     assert 0.01 < float(logits.std(dim=0).mean()) < 10
 
 
-def test_a_factory_is_given_the_number_of_classes(tmp_path: Path) -> None:
+def test_labels_of_a_library_come_after_those_of_files() -> None:
+    told = {LIBRARY: {"labels": ("tench", "shark")}}
+    assert resolve(_DEFAULTS | told)["labels"] == (("tench", "shark"), LIBRARY)
+    assert resolve(_DEFAULTS | told | {CONFIG: {"labels": ("cat", "dog")}})["labels"] == (("cat", "dog"), CONFIG)
+
+
+@pytest.mark.parametrize(("task", "num_outputs"), [("multiclass", 5), ("binary", 1)])
+def test_a_factory_is_given_the_number_of_classes(task: Task, num_outputs: int, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(
         "from torch import nn\n"
-        "def make(num_classes=2):\n"
+        "def make(num_classes=1):\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, num_classes))\n"
     )
     config = ExportConfig(
         architecture=f"{tmp_path / 'own.py'}:make",
-        num_classes=5,
+        task=task,
+        num_classes=5 if task == "multiclass" else 2,
         image_size=8,
         output=tmp_path / "bundle",
         quantize=(),
     )
-    assert export(config).manifest.contract.num_classes == 5
+    assert export(config).manifest.contract.num_outputs == num_outputs
