@@ -329,5 +329,8 @@ def find_spec(name: str) -> ModelSpec:
             raise InputError(f"{name!r} names no factory; give {name}:NAME, a function that returns your network")
         closest = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=3, cutoff=0.4)
         hint = f"closest: {', '.join(closest)}; " if closest else ""
-        raise InputError(f"unknown architecture {name!r}; {hint}export-model --list shows all")
+        raise InputError(
+            f"unknown architecture {name!r}; {hint}export-model --list shows all; a library's network is "
+            f"{' or '.join(f'{library}:NAME' for library in get_args(Library))}, a module of your own file.py:factory"
+        )
     return spec

@@ -303,9 +303,7 @@ def _spec(config: ExportConfig) -> ModelSpec:
         elsewhere = libraries.names_like(name)
         if not elsewhere:
             raise
-        raise InputError(
-            f"{error}; did you mean {' or '.join(elsewhere)}? a module of your own is file.py:factory"
-        ) from None
+        raise InputError(f"{error}; did you mean {' or '.join(elsewhere)}?") from None
     if config.output_name is not None:
         raise InputError(f"--output-name chooses among several outputs, but {spec.name} has one; omit it")
     return spec
