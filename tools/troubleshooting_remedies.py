@@ -59,6 +59,8 @@ REMEDIES: dict[str, str] = {
     "needs an ExportConfig": "Pass both: `export(module, ExportConfig(output=..., image_size=...))`.",
     "golden image": "Take the image out of the folder of `--golden`, or replace it.",
     "--labels …": "Give a text file in UTF-8 with one label per line, in the order of the classes.",
+    "calling …() raises": "Mend the line of your source that the message names; where an argument is missing, name a "
+    "function that takes none but `num_classes`.",
     "--scale byte needs": "Add `--mean` and `--std` in pixel values, such as `--mean 104 117 123 --std 1 1 1`.",
     "contradicts --channels": "Omit one of the two.",
     "--crop-pct requires a resize": "Omit `--crop-pct`, or choose `--resize shorter`.",
@@ -73,7 +75,6 @@ REMEDIES: dict[str, str] = {
     "thresholds: a": "Give as many values to `--threshold` as the message says.",
     "thresholds: …": "Give `--threshold` values above 0 and below 1.",
     "resize_size": "Set `--image-size` and `--resize` so that they agree.",
-    "has … values, but … images have": "Give `--mean` and `--std` one value for each channel.",
     "the fields are": "The manifest was edited: export again.",
     # images
     "does not exist": "Give a file or folder that exists.",

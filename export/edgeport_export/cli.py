@@ -148,9 +148,10 @@ def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument("--interpolation", choices=get_args(Interpolation), help="Resampling filter of the resize.")
     shape.add_argument(
         "--crop-pct",
-        type=float,
+        type=_part,
         metavar="P",
-        help="Part of the resized side that the centre crop keeps, above 0 and at most 1.",
+        help="Part of the resized side that the centre crop keeps, above 0 and at most 1: 0.875, or the two sides as a "
+        "fraction, 224/256, which is exact.",
     )
     shape.add_argument(
         "--bits",
@@ -266,6 +267,14 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
+
+
+def _part(text: str) -> float:
+    try:
+        above, slash, below = text.partition("/")
+        return float(above) / float(below) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 224/256") from None
 
 
 def _batch(text: str) -> int | None:

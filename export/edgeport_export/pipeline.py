@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import warnings
 from contextlib import ExitStack
@@ -44,6 +45,7 @@ from edgeport_runtime.errors import AccuracyError, ImageWarning, InputError, Qua
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     import numpy as np
@@ -205,10 +207,23 @@ def _inputs(files: list[GoldenFile], subject: Subject, config: ExportConfig) -> 
     inputs = []
     for file in files:
         try:
-            inputs.append(reference_input(file.data, spec, source=file.source))
+            with _warnings_naming(f"golden image {file.source}"):
+                inputs.append(reference_input(file.data, spec, source=file.source))
         except InputError as error:
             raise InputError(f"golden image {file.source}: {error}") from None
     return inputs
+
+
+@contextlib.contextmanager
+def _warnings_naming(image: str) -> Iterator[None]:
+    """Let what is warned of an image that is given as bytes name the file that it came from."""
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default", ImageWarning)
+        yield
+    for warning in seen:
+        message = warning.message
+        told = ImageWarning(str(message), image=image) if isinstance(message, ImageWarning) else message
+        warnings.warn_explicit(told, warning.category, warning.filename, warning.lineno)
 
 
 def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress) -> Traced:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
 from edgeport_export.cli import main
@@ -83,14 +84,12 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
     save_file(module.state_dict(), weights)
     labels.write_text("cat\ndog\nowl\n")
     golden.mkdir()
-    from PIL import Image
-
     for i in range(3):
         pixels = np.random.default_rng(i).integers(0, 256, (40, 30, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(golden / f"{i}.png")
     options = (
         "--image-size 28 --channels 3 --num-classes 3 --mean 0.5 0.4 0.3 --std 0.3 0.2 0.1 --color bgr --scale unit "
-        "--resize shorter --interpolation nearest --crop-pct 0.9 --opset 19 --batch 2 --seed 5 "
+        "--resize shorter --interpolation nearest --crop-pct 28/31 --opset 19 --batch 2 --seed 5 "
         "--task multilabel --threshold 0.2 0.3 0.4 --activation in-graph --quantize none --bits 12"
     )
     files = ["--weights", str(weights), "--labels", str(labels), "--golden", str(golden)]
@@ -133,7 +132,7 @@ def test_every_option_is_honoured(tmp_path: Path) -> None:
     [
         (["resnet19"], "unknown architecture 'resnet19'; closest: "),
         (["lenet5", "--color", "grey", "--channels", "3"], "--color grey contradicts --channels 3"),
-        (["lenet5", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
+        (["lenet5", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1; give one for each channel"),
         (["lenet5", "--opset", "12"], "--opset is 12; it must be from 18 to 23"),
         (["lenet5", "--batch", "0"], "--batch is 0"),
     ],
@@ -147,6 +146,18 @@ def test_impossible_options_have_status_2(
     assert error.count("\n") == 1
 
 
+def test_a_warning_names_the_golden_image_and_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = tmp_path / "photos"
+    golden.mkdir()
+    for i in range(2):
+        Image.fromarray(np.full((28, 28), 1000 + i, np.uint16)).save(golden / f"twelve{i}.png")
+    argv = ["lenet5", "-o", str(tmp_path / "bundle"), "--golden", str(golden), "--quantize", "none"]
+    assert main([*argv, "--weights", "digits"]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(warned) == 1
+    assert warned[0].startswith(f"warning: golden image {golden / 'twelve0.png'}: an image of 16 bits uses less than")
+
+
 @pytest.mark.parametrize(
     "argv",
     [
@@ -154,6 +165,8 @@ def test_impossible_options_have_status_2(
         ["lenet5"],
         ["lenet5", "-o", "x", "--unknown"],
         ["lenet5", "-o", "x", "--batch", "many"],
+        ["lenet5", "-o", "x", "--crop-pct", "28/0"],
+        ["lenet5", "-o", "x", "--crop-pct", "28/31/2"],
         ["lenet5", "-o", "x", "--color", "cmyk"],
         ["--list", "lenet5"],
     ],
@@ -225,8 +238,11 @@ def test_options_are_checked_against_what_lies_beside_the_weights(
     capsys.readouterr()
     for contradiction, message in (
         (["--color", "grey", "--channels", "3"], "--color grey contradicts --channels 3"),
-        (["--mean", "1", "2"], "mean has 2 values, but grey images have 1"),
-        (["--color", "grey", "--mean", "1", "2", "3"], "mean has 3 values, but grey images have 1"),
+        (["--mean", "1", "2"], "mean has 2 values, but grey images have 1; give one for each channel"),
+        (
+            ["--color", "grey", "--mean", "1", "2", "3"],
+            "mean has 3 values, but grey images have 1; give one for each channel",
+        ),
     ):
         status, error = _fails(capsys, tmp_path, *argv, *contradiction, "-o", str(tmp_path / "other"))
         assert (status, error) == (2, f"error: {message}\n")

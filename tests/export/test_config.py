@@ -27,6 +27,8 @@ def _config(architecture: str = "lenet5", **options: Any) -> ExportConfig:
         ({"image_size": 384}, {"resize_size": 438, "image_size": 384}),
         ({"image_size": 384, "crop_pct": 1.0}, {"resize_size": 384}),
         ({"crop_pct": 0.9}, {"resize_size": 248}),
+        ({"crop_pct": 224 / 232}, {"resize_size": 232}),
+        ({"image_size": 64, "crop_pct": 64 / 93}, {"resize_size": 93}),  # 64 / (64 / 93) is 92.99...
         ({"resize": "exact"}, {"resize": "exact", "resize_size": 224}),
         ({"resize": "exact", "crop_pct": 0.875}, {"resize_size": 256}),
         ({"resize": "none"}, {"resize": "none", "resize_size": 224}),

@@ -206,10 +206,15 @@ def _resize_size(here: _Values, before: _Values, values: _Values) -> Value | Non
             raise InputError("--crop-pct requires a resize, but --resize is none")
         return Value(size, moved.source)
     if crop_pct is not None:
-        return Value(math.floor(size / crop_pct), moved.source)  # as timm computes it
+        return Value(_floor(size / crop_pct), moved.source)  # as timm computes it
     if resize != before["resize"].value:
         return Value(size, moved.source)
     return Value(math.floor(size * before["resize_size"].value / before["image_size"].value), moved.source)
+
+
+def _floor(side: float) -> int:
+    """Round down, but for what only the rounding of floats keeps below a whole number: 64 / (64 / 93) is 92.99..."""
+    return round(side) if math.isclose(side, round(side), rel_tol=1e-12) else math.floor(side)
 
 
 def _threshold(here: _Values, _before: _Values, values: _Values) -> Value | None:

@@ -20,7 +20,7 @@ from edgeport_export.user_lines import say_error
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from types import ModuleType
 
 __all__ = ["build", "is_reference", "name_of", "private_copy", "state_digest"]
@@ -70,8 +70,7 @@ def build(reference: str, *, num_classes: int | None = None) -> nn.Module:
             made = factory(**options)
         except (Exception, SystemExit) as error:
             raise ExportError(
-                f"{reference}: calling {name}() raises {say_error(error)}; a factory must take no arguments, "
-                "but for num_classes"
+                f"{reference}: calling {name}() raises {say_error(error)}{_remedy(factory, name, options)}"
             ) from error
     if not isinstance(made, nn.Module):
         raise ExportError(f"{reference}: {name}() gives {type(made).__name__}, not a torch.nn.Module")
@@ -113,6 +112,27 @@ def _takes(factory: Callable[..., object], name: str) -> bool:
     except ValueError:  # of some that are not written in Python
         return False
     return name in parameters
+
+
+def _remedy(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> str:
+    """What gives the factory the arguments that it lacks; nothing if it lacks none, as the error is then its own."""
+    try:
+        inspect.signature(factory).bind(**options)
+    except ValueError:
+        return ""
+    except TypeError:
+        if not options and _takes_only_num_classes(factory):
+            return "; add --num-classes N"
+        return f"; name a function that takes no arguments: def make(): return {name}(...)"
+    return ""
+
+
+def _takes_only_num_classes(factory: Callable[..., object]) -> bool:
+    try:
+        inspect.signature(factory).bind(num_classes=1)
+    except TypeError:
+        return False
+    return True
 
 
 def _import(where: Path | str, reference: str) -> ModuleType:

@@ -39,7 +39,7 @@ def run_command(body: Callable[[], int]) -> int:
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
             warnings.filterwarnings("default", category=ImageWarning)
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _WarningsOnce()
         return _run(body)
 
 
@@ -68,9 +68,17 @@ def _run(body: Callable[[], int]) -> int:
         return ERROR
 
 
-def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
-    image = f"{message.image}: " if isinstance(message, ImageWarning) else ""
-    print(f"warning: {image}{message} (said once)", file=sys.stderr)
+class _WarningsOnce:
+    """Show a warning at its first image alone; Python itself forgets what it showed when a filter changes."""
+
+    def __init__(self) -> None:
+        self.said: set[str] = set()
+
+    def __call__(self, message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in self.said:
+            self.said.add(str(message))
+            image = f"{message.image}: " if isinstance(message, ImageWarning) else ""
+            print(f"warning: {image}{message} (said once)", file=sys.stderr)
 
 
 def _unwind(signum: int, frame: FrameType | None) -> None:

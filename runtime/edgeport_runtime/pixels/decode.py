@@ -156,6 +156,7 @@ def load_image(
     """
     name = name_of(source)
     check_color(color)
+    _check_kind(source)
     if isinstance(source, np.ndarray):
         return _without_alpha(_from_array(source, color), mode, name=name)
     if color != "rgb":
@@ -177,6 +178,14 @@ def check_color(color: object) -> None:
     """Raise InputError unless it is an order that an array's channels can have."""
     if color not in get_args(ArrayColor):
         raise InputError(f"color is {color!r}; the channels of an array are in the order rgb or bgr")
+
+
+def _check_kind(source: object) -> None:
+    if source is None:
+        raise InputError("the image is None, which cv2.imread gives for a file that it cannot read; check the path")
+    kinds = (np.ndarray, Image.Image, bytes, bytearray, memoryview, str, os.PathLike)
+    if not isinstance(source, kinds) and not hasattr(source, "read"):
+        raise InputError(f"an image is {_KINDS}, not {type(source).__name__}")
 
 
 def _opened(path: Any) -> BinaryIO:
@@ -260,13 +269,26 @@ def _without_alpha(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) 
     return image.convert(mode)
 
 
+def _remedy(array: NDArray[Any]) -> str:
+    if array.ndim == 4:
+        return "; give several images to predict_batch or stream"
+    if array.ndim == 3 and array.shape[0] in (1, 3, 4):
+        return "; put the channels last with .transpose(1, 2, 0)"
+    return ""
+
+
 def _from_array(array: NDArray[Any], color: ArrayColor) -> Image.Image:
     if array.dtype != np.uint8:
-        raise InputError(f"an image array must be of type uint8 (0 to 255), not {array.dtype}")
+        raise InputError(
+            f"an image array must be of type uint8 (0 to 255), not {array.dtype}; scale its values to that range, and "
+            "convert it with .astype(np.uint8)"
+        )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
-        raise InputError(f"an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape {array.shape}")
+        raise InputError(
+            f"an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape {array.shape}{_remedy(array)}"
+        )
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise InputError(
             f"the image array has {array.shape[1]}x{array.shape[0]} pixels; at most {MAX_PIXELS:,} are accepted"

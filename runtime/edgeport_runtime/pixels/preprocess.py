@@ -114,7 +114,10 @@ class PreprocessSpec:
         if not isinstance(values, tuple) or not all(isinstance(v, float) and math.isfinite(v) for v in values):
             raise InputError(f"{field} is {values!r}; give finite numbers, one per channel")
         if len(values) != self.num_channels:
-            raise InputError(f"{field} has {len(values)} values, but {self.color} images have {self.num_channels}")
+            told = f"{len(values)} value{'s' * (len(values) != 1)}"
+            raise InputError(
+                f"{field} has {told}, but {self.color} images have {self.num_channels}; give one for each channel"
+            )
         if field == "std" and min(values) <= 0:
             raise InputError(f"std is {values!r}; every value must be positive")
 

@@ -234,7 +234,12 @@ def test_a_batch_that_the_code_makes_a_number_of_is_named_and_the_remedies_expor
         ("1 / 0\n", r"importing raises ZeroDivisionError: division by zero \(at .*bad\.py, line 5: 1 / 0\)"),
         ("import nothing_of_that_name\n", "importing raises ModuleNotFoundError: No module named 'nothing_of_that"),
         ("def make(\n", "importing raises SyntaxError"),
-        ("def make(size):\n    return nn.ReLU()\n", r"calling make\(\) raises TypeError: .*must take no arguments"),
+        (
+            "def make(size):\n    return nn.ReLU()\n",
+            r"TypeError: .*'size'; name a function that takes no arguments: def make\(\): return make\(\.\.\.\)$",
+        ),
+        ("class make(nn.ReLU):\n    def __init__(self, num_classes): ...\n", r"'num_classes'; add --num-classes N$"),
+        ("def make():\n    return int('x', 'y')\n", r"calling make\(\) raises TypeError: .* \(at .*line 6: [^;]*\)$"),
         ("def make():\n    raise OSError('no weights')\n", r"OSError: no weights \(at .*line 6: raise OSError"),
         (
             "raise SystemExit('usage: train.py DATA')\n",

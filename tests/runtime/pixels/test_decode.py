@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 FORMATS = "JPEG, PNG, BMP, GIF, PPM, TIFF, WEBP, AVIF"
 GREY = np.array([[0, 10, 20], [130, 140, 255]], np.uint8)
 RGB = np.stack([GREY, GREY[::-1], 255 - GREY], axis=-1)
+SCALE_IT = "scale its values to that range, and convert it with .astype(np.uint8)"
 GREY16 = np.array([[0, 255, 256], [511, 32768, 65535]], np.uint16)
 HIGH_BYTES = np.array([[0, 0, 1], [1, 128, 255]], np.uint8)
 
@@ -203,11 +204,20 @@ def test_pil_image_of_the_caller_is_left_as_it_was() -> None:
         (Image.new("I", (2, 2), 70_000), "the image has integers of more than 16 bits; save it with 8 bits"),
         (Image.new("I", (2, 2), -1), "the image has integers of more than 16 bits; save it with 8 bits"),
         (Image.new("RGB", (0, 2)), "the image has no pixels"),
-        (RGB / 255, "an image array must be of type uint8 (0 to 255), not float64"),
-        (GREY16, "an image array must be of type uint8 (0 to 255), not uint16"),
-        (GREY > 0, "an image array must be of type uint8 (0 to 255), not bool"),
+        (RGB / 255, f"an image array must be of type uint8 (0 to 255), not float64; {SCALE_IT}"),
+        (GREY16, f"an image array must be of type uint8 (0 to 255), not uint16; {SCALE_IT}"),
+        (GREY > 0, f"an image array must be of type uint8 (0 to 255), not bool; {SCALE_IT}"),
         (RGB[:, :, :2], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (2, 3, 2)"),
-        (RGB[np.newaxis], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (1, 2, 3, 3)"),
+        (
+            RGB[np.newaxis],
+            "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (1, 2, 3, 3); "
+            "give several images to predict_batch or stream",
+        ),
+        (
+            np.zeros((3, 8, 9), np.uint8),
+            "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (3, 8, 9); "
+            "put the channels last with .transpose(1, 2, 0)",
+        ),
         (GREY[0], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (3,)"),
         (RGB[:0], "an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape (0, 3, 3)"),
         (
@@ -215,12 +225,25 @@ def test_pil_image_of_the_caller_is_left_as_it_was() -> None:
             f"the image array has 10000x10000 pixels; at most {MAX_PIXELS:,} are accepted",
         ),
         (7, "an image is a path, bytes, a binary file, a PIL image or a uint8 array HWC, not int"),
-        (None, "an image is a path, bytes, a binary file, a PIL image or a uint8 array HWC, not NoneType"),
+        (None, "the image is None, which cv2.imread gives for a file that it cannot read; check the path"),
     ],
 )
 def test_source_that_is_no_image_is_refused(source: Any, message: str) -> None:
     with pytest.raises(InputError) as caught:
         load_image(source, "RGB")
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (None, "the image is None, which cv2.imread gives for a file that it cannot read; check the path"),
+        ([[1, 2], [3, 4]], "an image is a path, bytes, a binary file, a PIL image or a uint8 array HWC, not list"),
+    ],
+)
+def test_what_is_no_image_is_said_before_its_colours(source: Any, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        load_image(source, "RGB", color="bgr")
     assert str(caught.value) == message
 
 
