@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgeport_runtime.engine.machine import available_cpus
 from edgeport_runtime.errors import ParityError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def check_infer(bundle: Path, manifest: Manifest) -> None:
     """
     contract, variant = manifest.contract, manifest.variants[0]
     script: dict[str, Any] = runpy.run_path(str(bundle / "infer.py"))
-    session = script["load"](variant.name)
+    session = script["load"](variant.name, threads=available_cpus())
     with np.load(bundle / manifest.golden.expected) as arrays:
         scores_BC, decided_BC = arrays["scores"], arrays["decided"]
     tolerance = variant.score_tolerance or 0.0

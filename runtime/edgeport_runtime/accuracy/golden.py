@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["GoldenReport", "Replayed", "check", "replay", "report_of"]
 
 _MAX_EXPECTED_BYTES = 256 * 2**20
+# Whatever a manifest says: no export writes more for float32, and outputs that are all zero are at a distance of 1.
+_MAX_TOLERANCE_FLOAT32, _MAX_TOLERANCE = 1e-2, 0.99
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +112,7 @@ def report_of(classifier: RunsImages, bundle: Path) -> GoldenReport:
         num_images=len(golden.images),
         relative_l2=float(np.max(distance(*compared(golden.outputs, golden.expected, contract)))),
         num_equal=num_equal,
-        tolerance=variant.tolerance,
+        tolerance=min(variant.tolerance, _MAX_TOLERANCE_FLOAT32 if variant.quantization is None else _MAX_TOLERANCE),
         num_equal_needed=variant.num_equal,
         score_difference=None if answers is None else answers.max_difference,
         problem=None if answers is None else answers.problem,
@@ -137,7 +139,7 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
     """The outputs for the golden images, from their bytes.
 
     Raises:
-        ManifestError: if a golden file is missing or altered.
+        ManifestError: if a golden file is missing or altered, or lacks what the manifest speaks of.
     """
     manifest = classifier.manifest
     if manifest is None:
@@ -151,12 +153,13 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
         raise ManifestError(
             f"{manifest.golden.expected} holds {told} as {manifest.contract.output}, not float32 {wanted}"
         )
-    return Replayed(
-        images,
-        np.stack(list(classifier.iter_outputs(images))),
-        expected_BK.astype(np.float32),
-        answers_in(arrays, manifest.contract, num_images=len(images)),
-    )
+    answers = answers_in(arrays, manifest.contract, num_images=len(images))
+    if answers is None and any(variant.score_tolerance is not None for variant in manifest.variants):
+        raise ManifestError(
+            f"{manifest.golden.expected} holds no answers, but the manifest is of a bundle that has them; copy the "
+            "bundle again"
+        )
+    return Replayed(images, np.stack(list(classifier.iter_outputs(images))), expected_BK.astype(np.float32), answers)
 
 
 def _arrays(bundle: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 def _rewrite_expected(bundle: Path, edit_manifest: EditManifest, logits: NDArray[Any]) -> None:
     """Other expected logits, and a manifest that vouches for them."""
     path = bundle / "golden" / "expected.npz"
-    np.savez(path, logits=logits)
+    with np.load(path) as arrays:
+        others = {name: arrays[name] for name in arrays.files if name != "logits"}
+    np.savez(path, logits=logits, **others)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     edit_manifest(bundle, lambda data: data["golden"].update(sha256=digest))
 
@@ -67,6 +69,25 @@ def test_the_tolerance_of_float32_is_a_ten_thousandth(
     assert report.relative_l2 == pytest.approx(departure, rel=0.05)
     assert report.num_equal == 8
     assert report.passed is passed
+
+
+def test_no_manifest_widens_the_tolerance_of_float32(bundle: Path, edit_manifest: EditManifest) -> None:
+    logits = _expected(bundle)
+    _rewrite_expected(bundle, edit_manifest, np.float32(1.02) * logits)
+    edit_manifest(bundle, lambda data: data["variants"][0].update(tolerance=2.0))
+    report = verify(bundle)
+    assert report.tolerance == 1e-2
+    assert report.num_equal == 8
+    assert not report.passed
+
+
+def test_answers_that_were_taken_out_are_missed(bundle: Path, edit_manifest: EditManifest) -> None:
+    path = bundle / "golden" / "expected.npz"
+    np.savez(path, logits=_expected(bundle))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_manifest(bundle, lambda data: data["golden"].update(sha256=digest))
+    with pytest.raises(ManifestError, match=r"golden/expected\.npz holds no answers, but the manifest"):
+        verify(bundle)
 
 
 def test_another_class_fails_within_the_tolerance() -> None:
