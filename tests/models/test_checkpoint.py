@@ -121,18 +121,21 @@ def test_unknown_suffix(state: dict[str, torch.Tensor], tmp_path: Path, name: st
 
 @pytest.mark.parametrize("suffix", ALL_SUFFIXES)
 @pytest.mark.parametrize(
-    "text",
+    ("text", "message"),
     [
-        "<html>Not Found</html>\n",
-        "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 102502400\n",
-        "conv1.weight 0.1 0.2\n" * 100,
+        ("<html>Not Found</html>\n", "or is damaged"),
+        (
+            "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 102502400\n",
+            " is a Git LFS pointer, not the weights themselves; run git lfs pull",
+        ),
+        ("conv1.weight 0.1 0.2\n" * 100, "or is damaged"),
     ],
     ids=["web page", "git-lfs pointer", "table"],
 )
-def test_text_file(tmp_path: Path, suffix: str, text: str) -> None:
+def test_text_file(tmp_path: Path, suffix: str, text: str, message: str) -> None:
     path = tmp_path / f"page{suffix}"
     path.write_text(text)
-    assert "or is damaged" in refusal(path)
+    assert message in refusal(path)
 
 
 def write_zip(state: dict[str, torch.Tensor], path: Path) -> None:

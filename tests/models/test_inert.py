@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import collections
 import datetime
+import decimal
+import fractions
 import os
 import pickle
 import types
@@ -63,6 +65,9 @@ def _defaultdict(factory: Any, content: dict[Any, Any]) -> collections.defaultdi
         frozenset({1, 2}),
         datetime.datetime(2026, 11, 26, tzinfo=datetime.UTC),
         datetime.timedelta(seconds=3),
+        decimal.Decimal("0.917"),
+        fractions.Fraction(1, 3),
+        collections.deque([0.5, 0.25], maxlen=8),
         torch.Size([1, 2]),
         torch.float16,
         torch.device("cuda"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["load_checkpoint", "open_checkpoint"]
 
 _TORCH_SUFFIXES = (".pth", ".pt", ".th", ".bin", ".ckpt", ".tar")
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MAX_NPZ_BYTES = 8 * 2**30  # unpacked: three times the largest published file
 
 
@@ -55,6 +56,9 @@ def open_checkpoint(path: str | os.PathLike[str], *, key: str | None = None) -> 
         raise WeightsError(f"weights {path} {'is a folder' if path.is_dir() else 'does not exist'}; give a file")
     if path.stat().st_size == 0:
         raise WeightsError(f"weights {path} is empty (0 bytes)")
+    with path.open("rb") as file:
+        if file.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise WeightsError(f"weights {path} is a Git LFS pointer, not the weights themselves; run git lfs pull")
     suffix = path.suffix.lower()
     if suffix == ".safetensors":
         content: Any = _read_safetensors(path)

@@ -20,6 +20,8 @@ _NAMES = (
     *(f"datetime.{name}" for name in ("datetime", "date", "time", "timedelta", "timezone")),
     "argparse.Namespace",
     "types.SimpleNamespace",
+    "decimal.Decimal",
+    "fractions.Fraction",
     "builtins.frozenset",
     # Factories of a defaultdict, and types among the options.
     *(f"builtins.{name}" for name in ("int", "float", "bool", "str", "list", "tuple", "dict")),
@@ -40,9 +42,14 @@ def _plain_dict(*_factory: object) -> dict[Any, Any]:
     return {}
 
 
+def _plain_list(*_content_and_length: object) -> list[Any]:
+    return []
+
+
 SAFE_GLOBALS: tuple[tuple[Any, str], ...] = (
     *((Inert, name) for name in _NAMES),
-    # The unpickler fills dictionaries of the plain kind only.
+    # The unpickler fills dictionaries and lists of the plain kind only.
     (_plain_dict, "collections.defaultdict"),
+    (_plain_list, "collections.deque"),
 )
 """For ``torch.serialization.safe_globals``: what takes an object's place, and the object's name in the pickle."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +33,7 @@ _PATH, _LABELS = _COLUMNS = ("path", "labels")
 _HEADER = ",".join(_COLUMNS)
 _DATA = f"--data takes a folder with one folder of images per class, or a CSV with the columns {_HEADER}"
 _NUM_SHOWN = 5
+_NAMED_SEPARATOR = re.compile("sep=([,;\t|])", re.IGNORECASE)
 
 
 class Row(NamedTuple):
@@ -134,26 +137,29 @@ def _match_folders(root: Path, names: list[str], contract: Contract, match: Matc
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of a CSV file of paths and labels, in UTF-8, with a header.
+    """The rows of a CSV file of paths and labels, in UTF-8 or UTF-16, with a header.
 
-    Columns are separated by commas or, as Excel writes them in many languages, by semicolons, in which case several
-    labels of a row are quoted (``"cat;dog"``). Other columns and empty rows are passed over.
+    Columns are separated by commas or, as Excel writes them, by tabs or semicolons, or by what a first line ``sep=;``
+    names; where it is the semicolon, several labels of a row are quoted (``"cat;dog"``). Other columns and empty rows
+    are passed over.
 
     Raises:
         InputError: naming the line, if it is no such file.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with path.open(newline="", encoding=_encoding(path)) as file:
             header = file.readline()
-            file.seek(0)
-            delimiter = ";" if ";" in header and "," not in header else ","
-            reader = csv.DictReader(file, delimiter=delimiter)
+            named = _NAMED_SEPARATOR.fullmatch(header.strip())
+            if named is not None:
+                header = file.readline()
+            delimiter = named[1] if named else next((c for c in ",;\t" if c in header), ",")
+            reader = csv.DictReader(file, next(csv.reader([header], delimiter=delimiter)), delimiter=delimiter)
             reader.fieldnames = [name.strip().casefold() for name in reader.fieldnames or ()]
             missing = [name for name in _COLUMNS if name not in reader.fieldnames]
             if missing:
                 raise InputError(f"{path} has no column {missing[0]!r}; its first line must be {_HEADER}")
             for row in reader:
-                where = f"{path}, line {reader.line_num}"
+                where = f"{path}, line {reader.line_num + (1 if named is None else 2)}"
                 if any(row.get(None) or ()):
                     raise InputError(f'{where}: more values than columns; write several labels as "cat;dog", in quotes')
                 names = [name.strip() for name in (row[_LABELS] or "").split(_SEPARATOR) if name.strip()]
@@ -161,8 +167,13 @@ def read_rows(path: Path) -> Iterator[Row]:
                     yield Row(where, row[_PATH], names)
                 elif names:
                     raise InputError(f"{where}: the path is empty")
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV file in UTF-8: {error}") from None
+    except (UnicodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV file in UTF-8 or UTF-16: {error}") from None
+
+
+def _encoding(path: Path) -> str:
+    with path.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _read_csv(path: Path, contract: Contract) -> LabelledImages:

@@ -160,6 +160,16 @@ def test_the_command_needs_nothing_of_ours(resnet20: ExportResult, tmp_path: Pat
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_a_closed_pipe_ends_it_in_silence(lenet5: ExportResult) -> None:
+    image = lenet5.path / lenet5.manifest.golden.images[0].file
+    command = [sys.executable, "-I", str(lenet5.path / "infer.py"), *[str(image)] * 20]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (1, b"")
+
+
 def test_it_is_small_in_memory(lenet5: ExportResult) -> None:
     """Numpy, Pillow and ONNX Runtime themselves are nearly all of it."""
     image = lenet5.path / lenet5.manifest.golden.images[0].file

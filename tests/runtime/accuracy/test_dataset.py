@@ -32,6 +32,29 @@ def test_csv_of_several_labels(tmp_path: Path) -> None:
     assert images.matched_by == "name"
 
 
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        ("path\tlabels\r\na, b.png\towl\r\nc.png\tcat\r\n", "utf-16"),  # Excel's "Unicode text"
+        ("sep=;\r\npath;labels\r\na, b.png;owl\r\nc.png;cat\r\n", "utf-8-sig"),
+        ('path,labels\n"a, b.png",owl\nc.png,cat\n', "utf-16"),
+    ],
+    ids=["tabs", "sep", "commas"],
+)
+def test_csv_as_excel_writes_it(text: str, encoding: str, tmp_path: Path) -> None:
+    images = read_labelled_images(
+        _csv(tmp_path, text, encoding=encoding), make_contract("multiclass", 3, labels=LABELS)
+    )
+    assert images.paths == [tmp_path / "a, b.png", tmp_path / "c.png"]
+    assert images.targets.tolist() == [2, 0]
+
+
+def test_the_line_is_counted_from_the_top_of_the_file(tmp_path: Path) -> None:
+    path = _csv(tmp_path, "sep=;\npath;labels\na.png;cat\nb.png;unicorn\n")
+    with pytest.raises(InputError, match=r"line 4: 'unicorn'"):
+        read_labelled_images(path, make_contract("multiclass", 3, labels=LABELS))
+
+
 def test_csv_of_one_label(tmp_path: Path) -> None:
     path = _csv(tmp_path, "labels,extra,path\nowl,1,a.png\ncat,2,b.png\n")
     images = read_labelled_images(path, make_contract("multiclass", 3, labels=LABELS))

@@ -277,8 +277,13 @@ def main():
             print(f"{path}  {found['label'] or found['index']}  {found['score']:.4f}")
     if args.json:
         print(json.dumps(results, indent=2))
+    sys.stdout.flush()  # where a closed pipe is told, and not when the interpreter ends
     return status
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
