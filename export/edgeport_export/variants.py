@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx
 
 from edgeport_export.graph.model_file import data_beside, save_model
-from edgeport_export.parity.compare import Limits, wilson_interval
+from edgeport_export.parity.compare import Limits
 from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
 from edgeport_export.quantize.dynamic import DynamicQuantizer
@@ -26,6 +26,7 @@ from edgeport_export.quantize.weight_only import WeightQuantizer
 from edgeport_runtime.accuracy.dataset import read_labelled_images
 from edgeport_runtime.bundle.manifest import QUANTIZATION_KEY
 from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
+from edgeport_runtime.outputs.metrics import wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Callable

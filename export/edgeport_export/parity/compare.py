@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from edgeport_runtime.errors import ParityError
-from edgeport_runtime.outputs.metrics import log_sigmoid, log_softmax, relative_l2, relative_l2_of_all
+from edgeport_runtime.outputs.metrics import (
+    log_sigmoid,
+    log_softmax,
+    relative_l2,
+    relative_l2_of_all,
+    wilson_interval,
+)
 from edgeport_runtime.outputs.tasks import compared, decisions
 
 if TYPE_CHECKING:
@@ -31,7 +37,6 @@ __all__ = [
     "StageReport",
     "check_comparison",
     "compare",
-    "wilson_interval",
 ]
 
 MAX_RELATIVE_L2 = 1e-3
@@ -272,16 +277,6 @@ def _log_probabilities(outputs_BK: NDArray[Any], contract: Contract) -> list[NDA
     if contract.task == "multiclass":
         return [log_softmax(outputs_BK)]
     return [log_sigmoid(outputs_BK), log_sigmoid(-outputs_BK)]
-
-
-def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
-    """95% confidence interval of a proportion (Wilson 1927, "Probable inference")."""
-    z = 1.959964
-    p = num_successes / num_trials
-    centre = p + z * z / (2 * num_trials)
-    spread = z * math.sqrt(p * (1 - p) / num_trials + z * z / (4 * num_trials**2))
-    scale = 1 + z * z / num_trials
-    return round(max(0.0, (centre - spread) / scale), 6), round(min(1.0, (centre + spread) / scale), 6)
 
 
 def _cosine(a_BK: NDArray[np.float32], b_BK: NDArray[np.float32]) -> NDArray[np.float64]:

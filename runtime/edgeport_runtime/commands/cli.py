@@ -114,6 +114,44 @@ def _evaluate(args: argparse.Namespace) -> int:
     return ERROR if result.unusable else DONE
 
 
+def _compare(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.commands.compare import compare_models, write_flips
+    from edgeport_runtime.commands.report import print_comparison
+
+    if args.csv is not None and not Path(args.csv).absolute().parent.is_dir():
+        raise InputError(f"--csv: the folder of {args.csv} does not exist")
+    found = compare_models(
+        args.a,
+        args.b,
+        variant=args.variant,
+        devices=args.device,
+        data=args.data,
+        match=args.match,
+        on_progress=_show_count if sys.stderr.isatty() else None,
+    )
+    comparison = found.comparison
+    if args.csv is not None:
+        write_flips(comparison, Path(args.csv))
+    for unusable in comparison.unusable:
+        print(f"error: {unusable.error}", file=sys.stderr)
+    if found.note is not None:
+        print(f"note: {found.note}", file=sys.stderr)
+    if args.json:
+        _print_json(found.to_dict())
+    else:
+        print_comparison(found)
+    if args.min_agreement is not None and comparison.agreement < args.min_agreement:
+        print(
+            f"error: the decisions agree on {comparison.agreement:.2%} of the images, less than the "
+            f"{args.min_agreement:.2%} of --min-agreement",
+            file=sys.stderr,
+        )
+        return PARITY
+    return ERROR if comparison.unusable else DONE
+
+
 def _show_count(done: int, total: int, what: str = "images") -> None:
     sys.stderr.write(f"\r{done}/{total} {what}" + ("\n" if done == total else ""))
     sys.stderr.flush()
@@ -265,6 +303,7 @@ def _print_json(document: Any) -> None:
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "predict": _predict,
     "evaluate": _evaluate,
+    "compare": _compare,
     "verify": _verify,
     "info": _info,
     "tune": _tune,

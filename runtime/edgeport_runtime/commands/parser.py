@@ -11,6 +11,7 @@ __all__ = ["make_parser"]
 
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
 _BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
+_COMPARE = "Show where two models decide otherwise, and which is right more often, smaller and faster."
 _WEB = "Write a static page that runs a bundle in the browser."
 _DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
@@ -51,18 +52,58 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="PATH",
         help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
     )
-    evaluate.add_argument(
+    _add_match(evaluate)
+    add("verify", "Run the golden images on this device and compare the outputs with PyTorch's.")
+    info = add("info", "Show what the bundle's manifest says.")
+    info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
+    _add_compare(commands)
+    _add_machine_commands(commands)
+    return parser
+
+
+def _add_match(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "--match",
         choices=get_args(Match),
         default="auto",
         help="How folders become classes: auto (default) by the labels' names, or by number; order takes the folders, "
         "sorted by name, as the classes in their order.",
     )
-    add("verify", "Run the golden images on this device and compare the outputs with PyTorch's.")
-    info = add("info", "Show what the bundle's manifest says.")
-    info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
-    _add_machine_commands(commands)
-    return parser
+
+
+def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    compare = commands.add_parser("compare", help=_COMPARE, description=_COMPARE, allow_abbrev=False)
+    for name in ("A", "B"):
+        compare.add_argument(
+            name.lower(),
+            metavar=name,
+            help="Folder that export-model wrote, with @VARIANT after it for one of its variants, or a lone .onnx.",
+        )
+    compare.add_argument(
+        "--variant", default="auto", metavar="NAME", help="Variant of a folder that names none (default auto)."
+    )
+    compare.add_argument(
+        "--device",
+        nargs="+",
+        default=["auto"],
+        metavar="NAME",
+        help="Device to run both on (default auto), or one for A and one for B.",
+    )
+    compare.add_argument(
+        "--data",
+        metavar="PATH",
+        help="Images: a folder, one folder per class, or a CSV with the columns path,labels (default: the golden "
+        "images).",
+    )
+    _add_match(compare)
+    compare.add_argument(
+        "--min-agreement",
+        type=_fraction,
+        metavar="FRACTION",
+        help="End with status 3 if fewer of the decisions are the same.",
+    )
+    compare.add_argument("--csv", metavar="FILE", help="Also write the images that are decided otherwise to FILE.")
+    compare.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
 
 
 def _add_machine_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -97,6 +138,16 @@ def _add_machine_commands(commands: argparse._SubParsersAction[argparse.Argument
     )
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+
+
+def _fraction(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
 
 
 def _positive(text: str) -> int:

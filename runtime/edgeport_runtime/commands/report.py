@@ -9,15 +9,18 @@ from edgeport_runtime.accuracy.evaluation import BinaryEvaluation, MulticlassEva
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from edgeport_runtime.accuracy.comparison import Comparison, Decided
     from edgeport_runtime.accuracy.evaluation import Evaluation, MultilabelEvaluation
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.bundle.manifest import Manifest
+    from edgeport_runtime.commands.compare import Compared
     from edgeport_runtime.outputs.predictions import Prediction
 
 __all__ = [
     "describe_input",
     "print_assignment",
     "print_benchmark",
+    "print_comparison",
     "print_contract",
     "print_diagnosis",
     "print_evaluation",
@@ -26,6 +29,7 @@ __all__ = [
 ]
 
 _NUM_CONFUSIONS = 5
+_NUM_FLIPS = 10
 
 
 def describe_input(contract: Contract) -> str:
@@ -129,6 +133,51 @@ def print_benchmark(result: Mapping[str, Any]) -> None:
         )
     for name, reason in result["excluded"].items():
         print(f"not timed: {name}: {reason}")
+
+
+def print_comparison(found: Compared) -> None:
+    """Both models, how far they agree, which is right more often, and the images that they decide otherwise."""
+    comparison = found.comparison
+    for letter, side in (("A", found.first), ("B", found.second)):
+        variant = "" if side.variant is None else f"{side.variant}, "
+        print(
+            f"{letter}  {side.name}: {variant}on {side.device} in {side.precision}, {side.size_bytes / 1e6:.2f} MB, "
+            f"{side.latency_ms:.3f} ms per call of {found.batch}"
+        )
+    size = found.second.size_bytes / found.first.size_bytes
+    print(f"B is {found.first.latency_ms / found.second.latency_ms:.2f} times as fast, and {size:.2f} times the size")
+    low, high = comparison.interval
+    print(
+        f"same decision      {comparison.num_equal} of {comparison.num_images} images ({comparison.agreement:.2%}, "
+        f"95% interval {low:.2%} to {high:.2%})"
+    )
+    if comparison.labelled is not None:
+        told = comparison.labelled
+        num_images = comparison.num_images
+        print(f"right              A {told.both + told.first_only}, B {told.both + told.second_only} of {num_images}")
+        print(
+            f"                   A alone {told.first_only}, B alone {told.second_only}; McNemar's test: "
+            f"p = {told.p_value:.3g}"
+        )
+    _print_changes(comparison)
+    for flip in comparison.flips[:_NUM_FLIPS]:
+        print(f"  {flip.image}: A {_decided(flip.first)}, B {_decided(flip.second)}")
+    if len(comparison.flips) > _NUM_FLIPS:
+        print(f"  and {len(comparison.flips) - _NUM_FLIPS} more; --csv FILE or --json has all of them")
+    if comparison.unusable:
+        print(f"not usable         {len(comparison.unusable)} images, which are in no figure")
+
+
+def _print_changes(comparison: Comparison) -> None:
+    """The classes for which the models decide a different number of images, or have a different number right."""
+    changes = [c for c in comparison.classes if (c.num_first, c.right_first) != (c.num_second, c.right_second)]
+    for c in sorted(changes, key=lambda c: -abs(c.num_second - c.num_first))[:_NUM_FLIPS]:
+        right = "" if c.num_true is None else f"; right {c.right_first} and {c.right_second} of {c.num_true}"
+        print(f"  {c.index if c.label is None else c.label}: decided for {c.num_first} and {c.num_second}{right}")
+
+
+def _decided(side: Sequence[Decided]) -> str:
+    return "; ".join(f"{d.index if d.label is None else d.label} {d.score:.1%}" for d in side) or "nothing"
 
 
 def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:

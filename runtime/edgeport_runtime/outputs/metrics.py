@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,12 +18,14 @@ __all__ = [
     "cross_entropy",
     "log_sigmoid",
     "log_softmax",
+    "mcnemar",
     "precision_recall_f1",
     "relative_l2",
     "relative_l2_of_all",
     "sigmoid",
     "softmax",
     "top_k",
+    "wilson_interval",
 ]
 
 
@@ -106,6 +109,31 @@ def calibration_error(confidences_B: NDArray[np.float64], outcomes_B: NDArray[An
     bins = np.clip(np.ceil(confidences_B * num_bins).astype(np.int64) - 1, 0, num_bins - 1)
     gaps = np.bincount(bins, weights=outcomes_B.astype(np.float64) - confidences_B, minlength=num_bins)
     return float(np.abs(gaps).sum() / len(confidences_B))
+
+
+def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
+    """95% confidence interval of a proportion (Wilson 1927, "Probable inference")."""
+    z = 1.959964
+    p = num_successes / num_trials
+    centre = p + z * z / (2 * num_trials)
+    spread = z * math.sqrt(p * (1 - p) / num_trials + z * z / (4 * num_trials**2))
+    scale = 1 + z * z / num_trials
+    return round(max(0.0, (centre - spread) / scale), 6), round(min(1.0, (centre + spread) / scale), 6)
+
+
+def mcnemar(num_first_only: int, num_second_only: int) -> float:
+    """Probability of a difference at least this large if both were equally good: McNemar's test, exact (McNemar 1947).
+
+    Args:
+        num_first_only: images that the first model alone has right.
+        num_second_only: images that the second model alone has right.
+    """
+    num_discordant, fewer = num_first_only + num_second_only, min(num_first_only, num_second_only)
+    log_ways = [
+        math.lgamma(num_discordant + 1) - math.lgamma(i + 1) - math.lgamma(num_discordant - i + 1)
+        for i in range(fewer + 1)
+    ]
+    return min(1.0, 2 * math.fsum(math.exp(ways - num_discordant * math.log(2)) for ways in log_ways))
 
 
 def precision_recall_f1(true_positives: int, false_positives: int, false_negatives: int) -> tuple[float, float, float]:

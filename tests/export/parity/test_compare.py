@@ -11,7 +11,7 @@ import pytest
 from scipy import special, stats
 
 from contracts import make_contract
-from edgeport_export.parity.compare import FLOAT32_LIMITS, Limits, ParityReport, compare, wilson_interval
+from edgeport_export.parity.compare import FLOAT32_LIMITS, Limits, ParityReport, compare
 
 if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Task
@@ -62,12 +62,6 @@ def test_zero_reference_fails() -> None:
 def test_other_shape_is_refused() -> None:
     with pytest.raises(ValueError, match="exported gives outputs of shape"):
         _compare("exported", _REFERENCE[:, :1], _REFERENCE, limits=FLOAT32_LIMITS)
-
-
-@pytest.mark.parametrize(("successes", "trials"), [(0, 8), (7, 8), (64, 64), (455, 500)])
-def test_wilson_interval_is_scipys(successes: int, trials: int) -> None:
-    expected = stats.binomtest(successes, trials).proportion_ci(method="wilson")
-    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=2e-6)
 
 
 def test_a_report_passes_if_every_stage_does() -> None:

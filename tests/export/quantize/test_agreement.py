@@ -14,11 +14,11 @@ from torch import nn
 from bundle_facts import details_of
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
-from edgeport_export.parity.compare import wilson_interval
 from edgeport_export.quantize.judge import Judge, Likeness
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import load_checkpoint
 from edgeport_runtime import Classifier
+from edgeport_runtime.outputs.metrics import wilson_interval
 from edgeport_runtime.pixels.decode import find_images
 from task_models import make_images
 

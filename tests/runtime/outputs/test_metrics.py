@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.special
+import scipy.stats
 from sklearn.metrics import average_precision_score, log_loss, precision_recall_fscore_support, roc_auc_score
 
 from edgeport_runtime.outputs.metrics import (
@@ -15,11 +16,13 @@ from edgeport_runtime.outputs.metrics import (
     cross_entropy,
     log_sigmoid,
     log_softmax,
+    mcnemar,
     precision_recall_f1,
     relative_l2,
     sigmoid,
     softmax,
     top_k,
+    wilson_interval,
 )
 
 
@@ -103,3 +106,16 @@ def test_calibration_error_by_hand() -> None:
     # Bins of 1/15: the first two, the next two, 1.0 with the first two (0.9333 to 1], 0.0 alone.
     expected = (abs(2 - 2.9) + abs(2 - 1.3) + 0) / 6
     assert calibration_error(confidences, outcomes) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 8), (7, 8), (64, 64), (455, 500)])
+def test_wilson_interval_is_scipys(successes: int, trials: int) -> None:
+    expected = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
+    assert wilson_interval(successes, trials) == pytest.approx((expected.low, expected.high), abs=2e-6)
+
+
+@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (3, 9), (10, 10), (700, 820), (20_000, 20_500)])
+def test_mcnemar_is_scipys_binomial_test(first: int, second: int) -> None:
+    expected = scipy.stats.binomtest(first, first + second).pvalue if first + second else 1.0
+    assert mcnemar(first, second) == pytest.approx(expected, rel=1e-6)
+    assert mcnemar(second, first) == mcnemar(first, second)
