@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from edgeport_export.cli import make_parser as export_parser
+from edgeport_runtime.commands.arguments import Parser, value_of
 from edgeport_runtime.commands.parser import make_parser as run_parser
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
@@ -27,11 +28,19 @@ def reference() -> str:
     return "\n".join([INTRODUCTION, *_section(export_parser()), *_section(run_parser())]).rstrip() + "\n"
 
 
-def _section(parser: argparse.ArgumentParser) -> list[str]:
+def _section(parser: Parser) -> list[str]:
     """A parser's usage and options, then the sections of its subcommands."""
-    lines = [f"## {parser.prog}", "", f"{(parser.description or '').rstrip('.')}.", "", "```", _usage(parser), "```"]
+    lines = [
+        f"## {parser.prog}",
+        "",
+        f"{(parser.description or '').rstrip('.')}.",
+        "",
+        "```",
+        parser.short_usage(),
+        "```",
+    ]
     tables: dict[str, list[str]] = {}
-    commands: dict[str, argparse.ArgumentParser] = {}
+    commands: dict[str, Parser] = {}
     for group in parser._action_groups:
         is_named = group not in (parser._positionals, parser._optionals)
         for action in group._group_actions:
@@ -42,19 +51,13 @@ def _section(parser: argparse.ArgumentParser) -> list[str]:
     for title, rows in tables.items():
         heading = [f"### {title.capitalize()}", ""] if title else []
         lines += ["", *heading, "| option | meaning |", "|---|---|", *rows]
+    if parser.examples:
+        lines += ["", "```", *parser.examples, "```"]
     return [*lines, "", *(line for command in commands.values() for line in _section(command))]
 
 
-def _usage(parser: argparse.ArgumentParser) -> str:
-    """Without the options that may be left out: the tables have them."""
-    needed = [action for action in parser._actions if action.required and action.option_strings]
-    positionals = [action for action in parser._actions if not action.option_strings]
-    words = [_value(action) for action in positionals] + [f"{a.option_strings[0]} {_value(a)}" for a in needed]
-    return " ".join([parser.prog, *words, "[OPTION ...]"])
-
-
-def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    names = [f"{name} {_value(action)}".rstrip() for name in action.option_strings[-1:]] or [_value(action)]
+def _row(parser: Parser, action: argparse.Action) -> str:
+    names = [f"{name} {value_of(action)}".rstrip() for name in action.option_strings[-1:]] or [value_of(action)]
     if len(action.option_strings) > 1:
         names = [*action.option_strings[:-1], *names]
     meaning = (action.help or "") % {**vars(action), "prog": parser.prog}
@@ -62,17 +65,9 @@ def _row(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _value(action: argparse.Action) -> str:
-    """What follows an option, or stands for a positional argument."""
-    if action.nargs == 0:
-        return ""
-    name = str(action.metavar or (f"{{{','.join(action.choices)}}}" if action.choices else action.dest.upper()))
-    return {"+": f"{name} [{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
-
-
 def _default(action: argparse.Action, meaning: str) -> str:
     """The parser's default, unless the help text names it."""
-    if action.required or action.default is None or action.default is False or "default" in meaning.lower():
+    if action.required or action.default in (None, False, argparse.SUPPRESS) or "default" in meaning.lower():
         return " Required." if action.required and action.option_strings else ""
     values = action.default if isinstance(action.default, list | tuple) else [action.default]
     return f" Default: {' '.join(map(str, values))}."

@@ -13,6 +13,7 @@ from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS
 from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS
+from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity, complete
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.errors import AccuracyError, InputError
 from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
@@ -22,21 +23,37 @@ if TYPE_CHECKING:
 
 __all__ = ["main", "make_parser"]
 
+_OF_THE_COMMAND = ("list", "json", "quiet", "verbose")
+_START = """\
+export-model turns a PyTorch image classifier into a bundle for run-model. What most people need:
+
+  export-model vit -o build/vit                                            a known network, random weights
+  export-model resnet18 --weights best.pth --labels labels.txt -o build/mine         one that you trained
+  export-model net.py:make --weights best.pth --image-size 224 -o build/mine         a module of your own
+
+export-model --list shows the networks, export-model --help all options."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = make_parser()
+    complete(parser)
     args = parser.parse_args(argv)
-    return run_command(lambda: _run(parser, args))
+    return run_command(lambda: _run(parser, args), is_quiet=args.quiet)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The parser of ``export-model``."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="export-model",
         description="Turn a PyTorch image classifier into a bundle of ONNX graphs, each compared with PyTorch.",
-        allow_abbrev=False,
+        start=_START,
+        examples=(
+            "export-model lenet5 --weights digits -o build/digits",
+            "export-model net.py:make --weights net.pth --labels labels.txt --image-size 32 -o build/net",
+        ),
     )
+    parser.add_argument("--version", action=ShowVersion)
     parser.add_argument(
         "architecture",
         metavar="ARCH",
@@ -54,6 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="Folder to write the bundle to.")
     parser.add_argument("--force", action="store_true", help="Replace an existing bundle.")
     parser.add_argument("--json", action="store_true", help="Print one JSON document instead of tables.")
+    add_verbosity(parser, verbose="Also show each stage's seconds where that is no terminal, and each graph pass.")
     _add_model_options(parser.add_argument_group("model"))
     _add_input_options(parser.add_argument_group("input"))
     _add_graph_options(parser.add_argument_group("graph"))
@@ -286,7 +304,7 @@ def _batch(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither dynamic nor a whole number") from None
 
 
-def _run(parser: argparse.ArgumentParser, args: argparse.Namespace) -> int:
+def _run(parser: Parser, args: argparse.Namespace) -> int:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
@@ -316,7 +334,7 @@ def _list(args: argparse.Namespace) -> int:
 def _export(args: argparse.Namespace) -> int:
     from edgeport_export.source.subject import check_options
 
-    values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
+    values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _OF_THE_COMMAND}
     if values["calibration"] is not None and values["calibration"] != "builtin":
         values["calibration"] = Path(values["calibration"])
     for key in ("mean", "std", "threshold"):
@@ -331,16 +349,16 @@ def _export(args: argparse.Namespace) -> int:
     from edgeport_export.report import print_costs, print_result, print_trades, result_document, stage_progress
 
     try:
-        with stage_progress(args.architecture) as progress:
+        with stage_progress(args.architecture, is_quiet=args.quiet, is_verbose=args.verbose) as progress:
             result = export(config, progress=progress)
     except AccuracyError as error:
-        if not args.json and error.made is not None:
+        if not args.json and not args.quiet and error.made is not None:
             print_costs(error.made)
             print_trades(error.made)
         raise
     if args.json:
         json.dump(result_document(result), sys.stdout, indent=2, allow_nan=False)
         sys.stdout.write("\n")
-    else:
-        print_result(result, args.output)
+    elif not args.quiet:
+        print_result(result, args.output, is_verbose=args.verbose)
     return DONE

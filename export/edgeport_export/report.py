@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shlex
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -44,10 +45,16 @@ _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lo
 
 
 @contextlib.contextmanager
-def stage_progress(title: str) -> Iterator[Progress]:
-    """Show the running stage, and the finished ones with their seconds, if standard error is a terminal."""
-    console = Console(file=sys.stderr)  # this very object: PyTorch's own notes are redirected meanwhile
-    if not console.is_terminal:
+def stage_progress(title: str, *, is_quiet: bool = False, is_verbose: bool = False) -> Iterator[Progress]:
+    """Show the running stage, and the finished ones with their seconds, if standard error is a terminal.
+
+    Args:
+        title: what is exported.
+        is_quiet: show nothing.
+        is_verbose: show the finished stages where it is no terminal, too.
+    """
+    console = _console(sys.stderr)  # this very object: PyTorch's own notes are redirected meanwhile
+    if is_quiet or not (console.is_terminal or is_verbose):
         yield Progress()
         return
     with console.status(f"{title} ...") as status:
@@ -77,8 +84,14 @@ class _Shown(Progress):
             self._running = None
 
 
-def print_result(result: ExportResult, output: Path) -> None:
-    """Print the parity table, the variants, what a user must know about the weights, and what to run next."""
+def print_result(result: ExportResult, output: Path, *, is_verbose: bool = False) -> None:
+    """Print the parity table, the variants, what a user must know about the weights, and what to run next.
+
+    Args:
+        result: what was exported.
+        output: the folder, as the user gave it.
+        is_verbose: print the routine notes, too.
+    """
     table = Table(
         title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
     )
@@ -106,7 +119,7 @@ def print_result(result: ExportResult, output: Path) -> None:
         _print_variants(result)
     print(f"input: {describe_input(result.manifest.contract)}")
     note = result.manifest.weights.get("note")
-    for text in ([note] if note else []) + [text for text in result.notes if not is_routine(text)]:
+    for text in ([note] if note else []) + [text for text in result.notes if is_verbose or not is_routine(text)]:
         print(f"note: {text}")
     if result.manifest.weights["source"] != "random":  # those answers mean nothing
         _print_answers(result)
@@ -281,6 +294,9 @@ def print_architectures(word: str = "", *, as_json: bool) -> None:
         sys.stdout.write("\n")
         return
     table = Table("name", "parameters", "input", "source", box=SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"  # nothing is cut on a narrow terminal
+    table.columns[0].no_wrap = True
     table.columns[1].justify = "right"
     for spec in specs:
         names = ", ".join([spec.name, *aliases[spec.name]])
@@ -288,8 +304,13 @@ def print_architectures(word: str = "", *, as_json: bool) -> None:
     _print_table(table)
 
 
+def _console(file: TextIO) -> Console:
+    """A console without escapes, for bold as for colour, where NO_COLOR is set (https://no-color.org)."""
+    return Console(file=file, color_system=None if os.environ.get("NO_COLOR") else "auto")
+
+
 def _print_table(table: Table) -> None:
-    console = Console()
+    console = _console(sys.stdout)
     if not console.is_terminal:
         console.width = _PIPE_WIDTH
     console.print(table)

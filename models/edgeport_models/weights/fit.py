@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from edgeport_models.spec import ModelSpec
 
+_MAX_LINES = 20
+
 __all__ = ["fit_checkpoint", "fit_own", "num_classes_of"]
 
 
@@ -56,8 +58,9 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
         fitting = _architectures_with(given)
         hint = f"; these keys are those of {', '.join(fitting)}" if fitting and (missing or unexpected) else ""
         counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
-        lines = "".join(f"\n  {line}" for line in (*missing, *unexpected, *reshaped))
-        raise WeightsError(f"weights {source} do not fit {spec.name}: {counts}{hint}{lines}")
+        raise WeightsError(
+            f"weights {source} do not fit {spec.name}: {counts}{hint}{_listed([*reshaped, *missing, *unexpected])}"
+        )
     coded = [
         f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
         for key in wanted
@@ -111,8 +114,17 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
     try:
         module.load_state_dict(matched, strict=True)
     except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
-        raise WeightsError(f"weights {source} do not fit {name}: {error}") from None
+        first, *others = str(error).splitlines()
+        raise WeightsError(
+            f"weights {source} do not fit {name}: {first}{_listed([line.strip() for line in others])}"
+        ) from None
     return note
+
+
+def _listed(lines: list[str]) -> str:
+    """A line each, the first twenty; the rest is as many again of the same kind."""
+    left = len(lines) - _MAX_LINES
+    return "".join(f"\n  {line}" for line in [*lines[:_MAX_LINES], *([f"and {left} more"] if left > 0 else [])])
 
 
 def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:

@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from edgeport_runtime.commands.arguments import complete
 from edgeport_runtime.commands.console import DONE, ERROR, PARITY, run_command
 from edgeport_runtime.commands.parser import make_parser
 from edgeport_runtime.errors import InputError
@@ -16,6 +17,7 @@ from edgeport_runtime.errors import InputError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
 
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.outputs.predictions import StreamResult
@@ -27,18 +29,22 @@ _STREAM_FROM = 16
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    args = make_parser().parse_args(argv)
-    return run_command(lambda: _COMMANDS[args.command](args))
+    parser = make_parser()
+    complete(parser)
+    args = parser.parse_args(argv)
+    return run_command(lambda: _COMMANDS[args.command](args), is_quiet=getattr(args, "quiet", False))
 
 
 def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_predictions
 
+    _check_order(args)
     images, left_out = _expand(args.images)
-    is_counted = len(images) > 1 and sys.stderr.isatty() and not sys.stdout.isatty()
+    show = None if len(images) == 1 or sys.stdout.isatty() else _progress(args)
     results: list[dict[str, Any]] = []
     with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
+        _tell_choice(args, classifier.explain())
         for image, predictions, error in _classify(classifier, images, args.top_k):
             if predictions is None:
                 # One bad image must not cost the others their result; the exit status tells.
@@ -48,13 +54,13 @@ def _predict(args: argparse.Namespace) -> int:
                 results.append({"image": image, "predictions": [asdict(p) for p in predictions]})
                 if not args.json:
                     print_predictions(str(image), predictions, classifier.contract)
-            if is_counted:
-                _show_count(len(results), len(images))
+            if show is not None:
+                show(len(results), len(images))
         if not args.json and any("predictions" in result for result in results):
             _print_what_ran(classifier)
     if args.json:
         _print_json(results)
-    _tell_left_out(left_out)
+    _tell_left_out(args, left_out)
     return ERROR if any("error" in result for result in results) else DONE
 
 
@@ -74,10 +80,35 @@ def _expand(paths: list[str]) -> tuple[list[str], Counter[str]]:
     return names, left_out
 
 
-def _tell_left_out(left_out: Mapping[str, int]) -> None:
+def _check_order(args: argparse.Namespace) -> None:
+    """Raise InputError if the image stands before the bundle."""
+    from pathlib import Path
+
+    from edgeport_runtime.pixels.formats import image_suffixes
+
+    first, others = Path(args.bundle), [path for path in args.images if _is_model(Path(path))]
+    if others and (first.suffix.lower() in image_suffixes() or not _is_model(first)):
+        words = [others[0], args.bundle, *(path for path in args.images if path != others[0])]
+        raise InputError(f"{others[0]} is the bundle, which comes first: run-model predict {shlex.join(words)}")
+
+
+def _is_model(path: Path) -> bool:
+    from edgeport_runtime.bundle.manifest import MANIFEST_NAME
+
+    return path.suffix.lower() == ".onnx" or (path / MANIFEST_NAME).is_file()
+
+
+def _tell_choice(args: argparse.Namespace, told: Mapping[str, Any]) -> None:
+    if args.verbose:
+        print(f"{told['variant'] or 'the model'} on {told['device']}, executed in {told['precision']}", file=sys.stderr)
+        for reason in told["reasons"]:
+            print(f"  {reason}", file=sys.stderr)
+
+
+def _tell_left_out(args: argparse.Namespace, left_out: Mapping[str, int]) -> None:
     from edgeport_runtime.pixels.formats import describe_left_out
 
-    if left_out:
+    if left_out and not args.quiet:
         print(f"note: {describe_left_out(left_out)}", file=sys.stderr)
 
 
@@ -101,8 +132,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.commands.report import print_evaluation
 
     with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
-        on_progress = _show_count if sys.stderr.isatty() else None
-        result = evaluate(classifier, args.data, match=args.match, on_progress=on_progress)
+        _tell_choice(args, classifier.explain())
+        result = evaluate(classifier, args.data, match=args.match, on_progress=_progress(args))
         for unusable in result.unusable:
             print(f"error: {unusable.error}", file=sys.stderr)
         if args.json:
@@ -110,7 +141,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         else:
             print_evaluation(result, classifier.contract)
             _print_what_ran(classifier)
-    _tell_left_out(result.left_out)
+    _tell_left_out(args, result.left_out)
     return ERROR if result.unusable else DONE
 
 
@@ -129,14 +160,14 @@ def _compare(args: argparse.Namespace) -> int:
         devices=args.device,
         data=args.data,
         match=args.match,
-        on_progress=_show_count if sys.stderr.isatty() else None,
+        on_progress=_progress(args),
     )
     comparison = found.comparison
     if args.csv is not None:
         write_flips(comparison, Path(args.csv))
     for unusable in comparison.unusable:
         print(f"error: {unusable.error}", file=sys.stderr)
-    if found.note is not None:
+    if found.note is not None and not args.quiet:
         print(f"note: {found.note}", file=sys.stderr)
     if args.json:
         _print_json(found.to_dict())
@@ -152,7 +183,14 @@ def _compare(args: argparse.Namespace) -> int:
     return ERROR if comparison.unusable else DONE
 
 
-def _show_count(done: int, total: int, what: str = "images") -> None:
+def _progress(args: argparse.Namespace, what: str = "images") -> Callable[[int, int], None] | None:
+    """What shows a long command's progress on a terminal; None elsewhere, and where nobody wants it."""
+    if not sys.stderr.isatty() or args.quiet:
+        return None
+    return lambda done, total: _show_count(done, total, what)
+
+
+def _show_count(done: int, total: int, what: str) -> None:
     sys.stderr.write(f"\r{done}/{total} {what}" + ("\n" if done == total else ""))
     sys.stderr.flush()
 
@@ -209,8 +247,7 @@ def _tune(args: argparse.Namespace) -> int:
 
     from edgeport_runtime.tuning.tune import tune
 
-    show = (lambda done, total: _show_count(done, total, "contenders")) if sys.stderr.isatty() else None
-    findings, file = tune(Path(args.bundle), batch=args.batch, on_progress=show)
+    findings, file = tune(Path(args.bundle), batch=args.batch, on_progress=_progress(args, "contenders"))
     if args.json:
         _print_json({**findings, "file": None if file is None else str(file)})
         return DONE
@@ -238,14 +275,13 @@ def _bench(args: argparse.Namespace) -> int:
 
     if args.plot is not None and not Path(args.plot).absolute().parent.is_dir():
         raise InputError(f"--plot: the folder of {args.plot} does not exist")
-    show = (lambda done, total: _show_count(done, total, "turns")) if sys.stderr.isatty() else None
     result = bench(
         Path(args.bundle),
         variants=args.variant,
         devices=args.device,
         batches=args.batch,
         rounds=args.rounds,
-        on_progress=show,
+        on_progress=_progress(args, "turns"),
     )
     if args.plot is not None:
         Path(args.plot).write_text(plot(result, Path(args.bundle).absolute().name), encoding="utf-8")
@@ -269,6 +305,9 @@ def _web(args: argparse.Namespace) -> int:
 
     output = Path(args.output)
     size = make_site(Path(args.bundle), output, variant=args.variant, engine=Path(args.onnxruntime_web))
+    if args.json:
+        _print_json({"site": str(output), "size_bytes": size})
+        return DONE
     served = shlex.quote(str(output))
     print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {served}")
     return DONE

@@ -21,11 +21,12 @@ DONE, ERROR, USAGE, PARITY, INTERRUPTED = 0, 1, 2, 3, 130
 _RETRY_S = 0.02
 
 
-def run_command(body: Callable[[], int]) -> int:
+def run_command(body: Callable[[], int], *, is_quiet: bool = False) -> int:
     """Run a command's body; errors become one line on stderr and an exit status.
 
     Args:
         body: returns the exit status.
+        is_quiet: show no warnings.
 
     Returns:
         The status: the body's, 1 for an error, 3 where parity or accuracy is not met, 130 when interrupted.
@@ -38,7 +39,8 @@ def run_command(body: Callable[[], int]) -> int:
     with warnings.catch_warnings():
         if not sys.warnoptions:
             warnings.simplefilter("ignore")  # libraries warn their callers; a user of the command reads one line
-            warnings.filterwarnings("default", category=ImageWarning)
+            if not is_quiet:
+                warnings.filterwarnings("default", category=ImageWarning)
             warnings.showwarning = _WarningsOnce()
         return _run(body)
 

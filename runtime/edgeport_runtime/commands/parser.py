@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import get_args
+from typing import TypeAlias, get_args
 
 from edgeport_runtime.accuracy.matching import Match
+from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity
 
 __all__ = ["make_parser"]
 
@@ -16,15 +17,30 @@ _WEB = "Write a static page that runs a bundle in the browser."
 _DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
 
-def make_parser() -> argparse.ArgumentParser:
+_VERBOSE = "Also show why the device and the variant were chosen."
+_START = """\
+run-model runs a bundle that export-model made. What most people need:
+
+  run-model predict BUNDLE photo.jpg          which class an image shows
+  run-model evaluate BUNDLE --data photos     how often that is right, on labelled images
+  run-model verify BUNDLE                     whether this device computes what PyTorch does
+
+run-model --help lists all commands, run-model COMMAND --help the options of one."""
+
+
+def make_parser() -> Parser:
     """The parser; ``command`` of what it parses is the name of the command."""
-    parser = argparse.ArgumentParser(
-        prog="run-model", description="Run a bundle that export-model made, without PyTorch.", allow_abbrev=False
+    parser = Parser(
+        prog="run-model",
+        description="Run a bundle that export-model made, without PyTorch.",
+        start=_START,
+        examples=("run-model predict build/digits digit.png", "run-model evaluate build/digits --data photos"),
     )
+    parser.add_argument("--version", action=ShowVersion)
     commands = parser.add_subparsers(required=True, dest="command", metavar="COMMAND")
 
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    def add(name: str, text: str, *examples: str) -> Parser:
+        sub = _add_command(commands, name, text, *examples)
         sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or one of its .onnx files.")
         sub.add_argument(
             "--variant",
@@ -39,13 +55,20 @@ def make_parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help="Device to run on: auto (default), cpu, cuda, openvino, ...; doctor lists them all.",
         )
-        sub.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+        _add_json(sub)
+        if name != "info":
+            add_verbosity(sub, verbose=_VERBOSE)
         return sub
 
-    predict = add("predict", "Classify images.")
+    predict = add("predict", "Classify images.", "build/digits digit.png", "build/digits photos --top-k 3 --json")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
     predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="Classes to print (default 5).")
-    evaluate = add("evaluate", "Measure a model on labelled images.")
+    evaluate = add(
+        "evaluate",
+        "Measure a model on labelled images.",
+        "build/digits --data photos",
+        "build/digits --data photos --variant int8 --json",
+    )
     evaluate.add_argument(
         "--data",
         required=True,
@@ -53,15 +76,34 @@ def make_parser() -> argparse.ArgumentParser:
         help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
     )
     _add_match(evaluate)
-    add("verify", "Run the golden images on this device and compare the outputs with PyTorch's.")
-    info = add("info", "Show what the bundle's manifest says.")
+    add(
+        "verify",
+        "Run the golden images on this device and compare the outputs with PyTorch's.",
+        "build/digits",
+        "build/digits --variant int8 --device cpu",
+    )
+    info = add("info", "Show what the bundle's manifest says.", "build/digits", "build/digits --assignment")
     info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
     _add_compare(commands)
     _add_machine_commands(commands)
     return parser
 
 
-def _add_match(command: argparse.ArgumentParser) -> None:
+_Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+
+def _add_command(commands: _Commands, name: str, text: str, *examples: str) -> Parser:
+    """A command whose help ends with examples, given by their arguments."""
+    lines = [f"run-model {name} {arguments}".rstrip() for arguments in examples]
+    command: Parser = commands.add_parser(name, help=text, description=text, examples=lines)
+    return command
+
+
+def _add_json(command: Parser) -> None:
+    command.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+
+
+def _add_match(command: Parser) -> None:
     command.add_argument(
         "--match",
         choices=get_args(Match),
@@ -71,8 +113,14 @@ def _add_match(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    compare = commands.add_parser("compare", help=_COMPARE, description=_COMPARE, allow_abbrev=False)
+def _add_compare(commands: _Commands) -> None:
+    compare = _add_command(
+        commands,
+        "compare",
+        _COMPARE,
+        "build/digits@fp32 build/digits@int8 --data photos",
+        "build/digits build/digits/model.fp32.onnx --min-agreement 0.95",
+    )
     for name in ("A", "B"):
         compare.add_argument(
             name.lower(),
@@ -103,16 +151,20 @@ def _add_compare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="End with status 3 if fewer of the decisions are the same.",
     )
     compare.add_argument("--csv", metavar="FILE", help="Also write the images that are decided otherwise to FILE.")
-    compare.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+    _add_json(compare)
+    add_verbosity(compare, verbose=_VERBOSE)
 
 
-def _add_machine_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_machine_commands(commands: _Commands) -> None:
     """Those that are about this machine, or write for another."""
-    tune = commands.add_parser("tune", help=_TUNE, description=_TUNE, allow_abbrev=False)
+    tune = _add_command(commands, "tune", _TUNE, "build/digits", "build/digits --batch 8")
     tune.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
     tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="Images per call (default 1).")
-    tune.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
-    bench = commands.add_parser("bench", help=_BENCH, description=_BENCH, allow_abbrev=False)
+    _add_json(tune)
+    tune.add_argument("--quiet", action="store_true", help="Show no progress.")
+    bench = _add_command(
+        commands, "bench", _BENCH, "build/digits", "build/digits --variant int8 --batch 1 --plot bench.svg"
+    )
     bench.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
     bench.add_argument("--variant", nargs="+", metavar="NAME", help="Variants to time (default: all).")
     bench.add_argument(
@@ -125,8 +177,9 @@ def _add_machine_commands(commands: argparse._SubParsersAction[argparse.Argument
         "--rounds", type=_positive, default=10, metavar="N", help="Turns of each, with 3 calls per turn (default 10)."
     )
     bench.add_argument("--plot", metavar="FILE", help="Also write a bar chart (SVG) to FILE.")
-    bench.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
-    web = commands.add_parser("web", help=_WEB, description=_WEB, allow_abbrev=False)
+    _add_json(bench)
+    bench.add_argument("--quiet", action="store_true", help="Show no progress.")
+    web = _add_command(commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8")
     web.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model --preprocess in-graph wrote.")
     web.add_argument("-o", "--output", required=True, metavar="DIR", help="Folder to write the page to.")
     web.add_argument("--variant", default="fp32", metavar="NAME", help="Variant that the page runs (default fp32).")
@@ -136,8 +189,9 @@ def _add_machine_commands(commands: argparse._SubParsersAction[argparse.Argument
         metavar="DIR",
         help="Folder of the npm package onnxruntime-web (default node_modules/onnxruntime-web).",
     )
-    doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
-    doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+    _add_json(web)
+    doctor = _add_command(commands, "doctor", _DOCTOR, "", "--json")
+    _add_json(doctor)
 
 
 def _fraction(text: str) -> float:

@@ -183,7 +183,6 @@ def test_altered_model_and_later_schema_have_status_1(
 @pytest.mark.parametrize(
     "argv",
     [
-        [],
         ["predict"],
         ["predict", "bundle"],
         ["predict", "bundle", "x.png", "--top-k", "0"],
