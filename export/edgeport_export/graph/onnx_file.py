@@ -71,7 +71,7 @@ def read_onnx(path: Path) -> GivenModel:
         if model.functions:
             model = inline_local_functions(model)
         sort_nodes(model.graph)  # ONNX Runtime takes them in any order, and some tools write them so
-        onnx.checker.check_model(model.SerializeToString())
+        _check(model)
         constants = {tensor.name for tensor in model.graph.initializer}
         _take_constants_from_inputs(model, constants)
         _check_growth(model, path)
@@ -81,6 +81,19 @@ def read_onnx(path: Path) -> GivenModel:
         told = " ".join(str(error).split("\n\n==> Context")[0].split())
         raise InputError(f"{path} is not a valid ONNX model: {told}") from None
     return GivenModel(model, path, data)
+
+
+def _check(model: onnx.ModelProto) -> None:
+    """Let onnx check a model; outputs need no shape here, as in files of some converters."""
+    shapes = [value.type.tensor_type for value in model.graph.output if value.type.HasField("tensor_type")]
+    without = [kind for kind in shapes if not kind.HasField("shape")]
+    for kind in without:
+        kind.shape.SetInParent()
+    try:
+        onnx.checker.check_model(model.SerializeToString())
+    finally:
+        for kind in without:
+            kind.ClearField("shape")
 
 
 def _check_size(size: int, path: Path) -> None:

@@ -179,12 +179,15 @@ def find_given(config: ExportConfig) -> GivenFile:
     model = retype(given.model, WIDENED) if is_half else given.model
     asked = Asked(config.input_name, config.output_name, config.input_layout, config.image_size)
     size = resolve({ARCHITECTURE: tell_architecture(OWN_INPUT), **beside})["image_size"]
-    opened = _Opened(model, asked._replace(default_size=None if size.source == ARCHITECTURE else size.value), name)
+    asked = asked._replace(default_size=None if size.source == ARCHITECTURE else size.value)
+    opened = _Opened(model, asked, name)
     told = {ARCHITECTURE: tell_architecture(_input_of(opened.ports)), **beside, COMMAND_LINE: command_line}
     notes += _notes_on_ports(opened.ports, told, is_half=is_half)
     contract, values, finish = _contract(opened, told, config, source, notes)
     runs_alone = quantized is not None and quantized.runs_alone
     original = OnnxOriginal(model, opened.session, opened.ports, name=name, finish=finish, runs_alone=runs_alone)
+    few = noise(opened.ports, opened.ports.batch or contract.batch or 3)
+    original.check_rows([few], [original.run(few)], replace(contract, batch=opened.ports.batch or contract.batch))
     fitted = fit(model, opened.ports, contract, original, finish, config, is_quantized=quantized is not None)
     half = _Opened(given.model, asked, name) if is_half else None
     return GivenFile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Fitted", "fit", "noise"]
 
-_LIMIT, _QUANTIZED_LIMIT = 1e-5, 1e-2  # relative L2; a value between two levels may fall to either
+# Relative L2. The chain judges again, and knows what float32 can do; a wrong batch or operator is off by far more.
+_LIMITS = (1e-5, 1e-4)
+_QUANTIZED_LIMITS = (1e-2,)  # a value between two levels may fall to either
 
 
 class Fitted(NamedTuple):
@@ -63,12 +66,12 @@ def fit(
         InputError: if the batch that was asked for is not one that the file can be given.
     """
     own, wanted = opset_of(model), config.opset
-    limit = _QUANTIZED_LIMIT if is_quantized else _LIMIT
     opsets = [own] if is_quantized or own == wanted else [wanted, own]
     for candidate, fixed in _batches(model, ports):
         fits = fixed is None or config.batch in (None, fixed)
         tried = replace(contract, batch=config.batch if fixed is None else fixed)
-        for opset in opsets if fits else []:
+        ways = itertools.product(_QUANTIZED_LIMITS if is_quantized else _LIMITS, opsets) if fits else ()
+        for limit, opset in ways:
             adapted: onnx.ModelProto | None = adapt(candidate, ports, tried, finish=finish)
             if adapted is not None and opset != own:
                 adapted = convert_opset(adapted, opset)
@@ -121,10 +124,11 @@ def _is_same(
         session = open_plainly(adapted, name=original.name)
     except InputError:
         return False
-    for size in (2, 3, 1) if contract.batch is None else (contract.batch,):
+    for size in (3, 1) if contract.batch is None else (contract.batch,):
         images = noise(ports, size)
+        pieces = np.split(images, size) if original.runs_alone and contract.batch is None else [images]
         try:
-            (outputs_BK,) = session.run(None, {INPUT_NAME: images})
+            outputs_BK = np.concatenate([session.run(None, {INPUT_NAME: piece})[0] for piece in pieces])
         except Exception:  # noqa: BLE001  ONNX Runtime's exceptions share no base class
             return False
         expected_BK = original.run(images)

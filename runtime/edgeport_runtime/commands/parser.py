@@ -104,7 +104,7 @@ def _add_contract_options(command: argparse.ArgumentParser) -> None:
         ("std", "Divides after that, one value per channel (default 1)."),
         ("threshold", "Decision threshold of a binary or multilabel model (default 0.5)."),
     ):
-        group.add_argument(f"--{name}", type=float, nargs="+", metavar="V", help=text)
+        group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
     group.add_argument("--labels", metavar="FILE", help="Labels, one per line in the order of the classes.")
 
 
@@ -140,6 +140,13 @@ def _add_machine_commands(commands: argparse._SubParsersAction[argparse.Argument
     )
     doctor = commands.add_parser("doctor", help=_DOCTOR, description=_DOCTOR, allow_abbrev=False)
     doctor.add_argument("--json", action="store_true", help="Print one JSON document instead of text.")
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write the images before the options") from None
 
 
 def _positive(text: str) -> int:
