@@ -62,7 +62,7 @@ def read_onnx(path: Path) -> GivenModel:
     except DecodeError:
         raise InputError(f"{path} is not an ONNX model, or is damaged; copy it again") from None
     if not model.graph.node:
-        raise InputError(f"{path} is not an ONNX model, or has no nodes")
+        raise InputError(f"{path} is not an ONNX model, or is damaged; copy it again")
     opset = opset_of(model)
     if opset < _MIN_OPSET:
         raise InputError(f"{path} has opset {opset}, and EdgePort takes {_MIN_OPSET} and later; convert it first")
@@ -79,7 +79,9 @@ def read_onnx(path: Path) -> GivenModel:
         if isinstance(error, InputError):
             raise
         told = " ".join(str(error).split("\n\n==> Context")[0].split())
-        raise InputError(f"{path} is not a valid ONNX model: {told}") from None
+        raise InputError(
+            f"{path} is not a valid ONNX model: {told}; write it again in the framework it comes from"
+        ) from None
     return GivenModel(model, path, data)
 
 
@@ -120,9 +122,14 @@ def _read_external(model: onnx.ModelProto, path: Path) -> dict[str, str]:
                 int(fields.get("length", size - int(fields.get("offset", 0)))),
             )
         except ValueError:
-            raise InputError(f"{path}: the place of the weights {tensor.name} is not a number") from None
+            raise InputError(
+                f"{path}: the place of the weights {tensor.name} is not a number; write the file again"
+            ) from None
         if offset < 0 or length < 0 or offset + length > size:
-            raise InputError(f"{path}: the weights {tensor.name} lie outside of {file.name}, which has {size:,} bytes")
+            raise InputError(
+                f"{path}: the weights {tensor.name} lie outside of {file.name}, which has {size:,} bytes; copy both "
+                "again"
+            )
         total += length
         _check_size(total, path)
         if file.name not in digests:
@@ -179,7 +186,7 @@ def _take_constants_from_inputs(model: onnx.ModelProto, constants: set[str]) -> 
 def _check_growth(model: onnx.ModelProto, path: Path) -> None:
     """Raise InputError if a value is known to be absurdly large before anything is run."""
     if sum(len(graph.node) for graph in graphs_of(model.graph)) > _MAX_NODES:
-        raise InputError(f"{path} has more than {_MAX_NODES:,} nodes")
+        raise InputError(f"{path} has more than {_MAX_NODES:,} nodes; EdgePort takes no larger graphs")
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     for value in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output):
         count = 1

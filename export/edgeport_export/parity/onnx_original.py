@@ -148,7 +148,10 @@ def open_plainly(model: onnx.ModelProto, *, name: str) -> Any:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001  its exceptions share no base class
         told = " ".join(str(error).split())
-        raise InputError(f"ONNX Runtime {ort.__version__} does not run {name}: {told}") from None
+        raise InputError(
+            f"ONNX Runtime {ort.__version__} does not run {name}: {told}; write it with ONNX's own "
+            "operators, or update onnxruntime"
+        ) from None
 
 
 _ACTIVATIONS = {"Softmax": softmax, "Sigmoid": sigmoid}

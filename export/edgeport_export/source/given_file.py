@@ -72,6 +72,7 @@ _LOOK_THROUGH = {
     *("QuantizeLinear", "DequantizeLinear"),
 }
 _FINISH = {"multiclass": "Softmax", "binary": "Sigmoid", "multilabel": "Sigmoid"}
+_IN_GRAPH_OPSET = 18  # of Resize with antialiasing
 _PLAIN_NAME = 60  # characters of a producer's name
 
 
@@ -189,6 +190,12 @@ def find_given(config: ExportConfig) -> GivenFile:
     few = noise(opened.ports, opened.ports.batch or contract.batch or 3)
     original.check_rows([few], [original.run(few)], replace(contract, batch=opened.ports.batch or contract.batch))
     fitted = fit(model, opened.ports, contract, original, finish, config, is_quantized=quantized is not None)
+    opset = opset_of(fitted.model)
+    if config.bundle_options.has_in_graph and opset < _IN_GRAPH_OPSET:
+        raise InputError(
+            f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, and {name} stays in opset {opset}; omit "
+            "--preprocess in-graph and --script c"
+        )
     half = _Opened(given.model, asked, name) if is_half else None
     return GivenFile(
         name=given.path.stem,
@@ -229,7 +236,7 @@ def _choose_output(model: onnx.ModelProto, wanted: str | None, name: str) -> lis
     unread = [value.name for value in model.graph.input if not index.consumers(value.name)]
     read = [value for value in model.graph.input if value.name not in unread]
     if not read:
-        raise InputError(f"{name} gives the same whatever its input is: no node reads it")
+        raise InputError(f"{name} gives the same whatever its input is, which no node reads; export the network again")
     del model.graph.input[:]
     model.graph.input.extend(read)
     return [f"nothing reads the inputs {', '.join(unread)}, which are left out"] if unread else []
@@ -252,7 +259,7 @@ def _input_of(ports: Ports) -> PreprocessSpec:
 def _notes_on_ports(ports: Ports, told: dict[str, dict[str, Any]], *, is_half: bool) -> list[str]:
     notes = []
     if ports.layout == "nhwc":
-        notes.append("the input has its channels last (NHWC), and is transposed once in the graph")
+        notes.append("the input has its channels last (NHWC); the graph takes them first, and transposes at most once")
     if is_half:
         notes.append("the float16 of the file is computed in float32; --quantize fp16 makes a variant in float16")
     if ports.other_outputs:

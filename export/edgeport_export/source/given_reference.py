@@ -45,15 +45,20 @@ def read_reference(path: Path, ports: Ports, contract: Contract) -> tuple[NDArra
     values, outputs = arrays[given[0]], arrays["outputs"]
     if given == ["images"]:
         if values.dtype != np.uint8 or values.ndim not in (3, 4) or not len(values):
-            raise InputError(f"{path}: images is {values.dtype} {values.shape}, not uint8 (N, H, W, 3) or (N, H, W)")
+            raise InputError(
+                f"{path}: images is {values.dtype} {values.shape}, not uint8 (N, H, W, 3) or (N, H, W); {_REMEDY}"
+            )
         inputs_BCHW: NDArray[Any] = np.stack([preprocess(image, contract.preprocess) for image in values])
     else:
         inputs_BCHW = values.transpose(0, 3, 1, 2) if ports.layout == "nhwc" and values.ndim == 4 else values
         if inputs_BCHW.shape[1:] != contract.input_shape or not len(inputs_BCHW):
-            raise InputError(f"{path}: inputs has the shape {values.shape}, which is not what the model takes")
+            raise InputError(
+                f"{path}: inputs has the shape {values.shape}, which is not what the model takes; {_REMEDY}"
+            )
     if outputs.size != len(inputs_BCHW) * contract.num_outputs or len(outputs) != len(inputs_BCHW):
         raise InputError(
-            f"{path}: outputs has the shape {outputs.shape}, not ({len(inputs_BCHW)}, {contract.num_outputs})"
+            f"{path}: outputs has the shape {outputs.shape}, not ({len(inputs_BCHW)}, {contract.num_outputs}); "
+            f"{_REMEDY}"
         )
     outputs_BK = outputs.reshape(len(inputs_BCHW), contract.num_outputs)
     return np.ascontiguousarray(inputs_BCHW, np.float32), outputs_BK.astype(np.float32)

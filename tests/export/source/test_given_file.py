@@ -71,6 +71,23 @@ def test_a_bundle_gives_what_the_file_gives(options: dict[str, Any], told: list[
     assert transposes == 0
 
 
+def test_an_opset_that_cannot_be_converted_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgeport_export.source import given_fit
+
+    monkeypatch.setattr(given_fit, "convert_opset", lambda *_: None)
+    file = write_net(tmp_path / "net.onnx", opset=11)
+    result = _export(file, quantize=None, calibration="builtin")
+    assert [(variant.name, variant.opset) for variant in result.manifest.variants] == [("fp32", 11)]
+    for note in (
+        "opset 11 is kept: a conversion to 20 does not give",
+        "no int8 variant: int8 and float16 need opset 13",
+    ):
+        assert any(note in told for told in result.notes)
+    for options in ({"quantize": ("int8",), "calibration": "builtin"}, {"preprocess": "in-graph"}):
+        with pytest.raises(EdgeportError, match="stays in opset 11; omit"):
+            _export(file, force=True, **options)
+
+
 class _Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
