@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnxsim
 from onnx import TensorProto, helper, numpy_helper
 
-from edgeport_export.graph.index import GraphIndex, attribute, graphs_of, remove_unused
+from edgeport_export.graph.index import GraphIndex, attribute, graphs_of, reads_of, remove_unused
 from edgeport_runtime.engine.session import INPUT_NAME
 
 if TYPE_CHECKING:
@@ -56,14 +57,19 @@ def adapt(model: onnx.ModelProto, ports: Ports, contract: Contract, *, finish: s
     return result
 
 
-def free_batch(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
-    """A copy whose batch is symbolic, where the shapes of its Reshape nodes held a fixed one.
+def free_batch(model: onnx.ModelProto, ports: Ports, *, folds: bool) -> onnx.ModelProto | None:
+    """A copy whose batch is symbolic, where shapes of Reshape nodes and constants beside the images held a fixed one.
 
-    What it then gives for other batches has to be compared: constants elsewhere may hold the batch as well.
+    Such constants are class tokens, which are joined to the tokens of each image. What the copy then gives for other
+    batches has to be compared: the batch may be held elsewhere as well.
 
     Args:
         model: with one input.
         ports: its input; a batch that is fixed there is fixed in the model.
+        folds: compute what follows from the fixed shapes first, so that more of them are constants.
+
+    Returns:
+        The copy; None where onnxsim cannot fold.
     """
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
@@ -72,18 +78,27 @@ def free_batch(model: onnx.ModelProto, ports: Ports) -> onnx.ModelProto:
     sides = [ports.channels, *size] if ports.layout == "nchw" else [*size, ports.channels]
     for dim, side in zip(shape.dim, [ports.batch or 1, *sides], strict=True):
         dim.dim_value = side
+    if folds:
+        try:
+            fixed, _ = onnxsim.simplify(fixed, certify=False, perform_optimization=False)
+        except Exception:  # noqa: BLE001  its C++ core raises bare RuntimeError and more
+            return None
     known = _shapes(onnx.shape_inference.infer_shapes(fixed, data_prop=True))
     result = onnx.ModelProto()
-    result.CopyFrom(model)
+    result.CopyFrom(fixed if folds else model)
     graph = result.graph
     index = GraphIndex(graph)
     depends = {graph.input[0].name}
-    for node in graph.node:
-        if not depends.intersection(node.input):
-            continue
+    for node in list(graph.node):
+        if node.op_type == "Shape" or not depends.intersection(reads_of(node)):
+            continue  # what follows from a fixed shape is as good as a constant
         depends.update(node.output)
+        if node.op_type == "Concat" and attribute(node, "axis", [0]) != [0]:
+            for i, name in enumerate(node.input):
+                if name not in depends and known.get(name, [0])[0] == (ports.batch or 1):
+                    node.input[i] = _for_each(graph, name, known[name], before=node)
         after = known.get(node.output[0], [])
-        if node.op_type == "Reshape" and after and all(after) and _constant(index, node.input[1]) is not None:
+        if node.op_type == "Reshape" and after and all(after) and index.initializer(node.input[1]) is not None:
             name = f"{_PREFIX}shape/{node.output[0]}"
             graph.initializer.append(numpy_helper.from_array(np.array([-1, *after[1:]], np.int64), name))
             node.input[1] = name
@@ -173,22 +188,41 @@ def _join_transposes(graph: onnx.GraphProto) -> None:
 
 
 def _skip_identities(graph: onnx.GraphProto) -> None:
-    """Take away the nodes that only give a name to the input and the output."""
+    """Take away the nodes that only give another name: to the input and the output, or to weights that are shared."""
     index = GraphIndex(graph)
-    outputs = {value.name for value in graph.output}
+    captured = {name for node in graph.node for name in reads_of(node).difference(node.input)}
+    sources: dict[str, str] = {}
     for node in [node for node in graph.node if node.op_type == "Identity"]:
-        source, target = node.input[0], node.output[0]
+        source, target = sources.get(node.input[0], node.input[0]), node.output[0]
         maker = index.producer(source)
-        if target not in outputs:
-            if any(one.HasField("g") for reader in index.consumers(target) for one in reader.attribute):
-                continue  # a graph inside reads it by its name
-            for reader in index.consumers(target):
-                reader.input[:] = [source if name == target else name for name in reader.input]
+        if not index.is_output(target) and target not in captured:
+            sources[target] = source
             graph.node.remove(node)
-        elif maker is not None and index.is_used_once(source):
+        elif index.is_output(target) and maker is not None and index.is_used_once(source):
             maker.output[:] = [target if name == source else name for name in maker.output]
             graph.node.remove(node)
-        index = GraphIndex(graph)
+    for node in graph.node:
+        node.input[:] = [sources.get(name, name) for name in node.input]
+
+
+def _for_each(graph: onnx.GraphProto, name: str, shape: list[int], *, before: onnx.NodeProto) -> str:
+    """The first row of a value, once for each image."""
+    prefix = f"{_PREFIX}each/{before.output[0]}/{name}"
+    constants = {"first": [0], "rest": shape[1:]}
+    for key, values in constants.items():
+        graph.initializer.append(numpy_helper.from_array(np.array(values, np.int64), f"{prefix}/{key}"))
+    steps: list[tuple[str, list[str], str, dict[str, Any]]] = [
+        ("Gather", [name, f"{prefix}/first"], "row", {"axis": 0}),
+        ("Shape", [graph.input[0].name], "shape", {}),
+        ("Gather", [f"{prefix}/shape", f"{prefix}/first"], "count", {"axis": 0}),
+        ("Concat", [f"{prefix}/count", f"{prefix}/rest"], "sides", {"axis": 0}),
+        ("Expand", [f"{prefix}/row", f"{prefix}/sides"], "rows", {}),
+    ]
+    place = list(graph.node).index(before)
+    for i, (operator, inputs, output, attributes) in enumerate(steps):
+        made = f"{prefix}/{output}"
+        graph.node.insert(place + i, helper.make_node(operator, inputs, [made], name=made, **attributes))
+    return f"{prefix}/rows"
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
@@ -196,10 +230,4 @@ def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
     return {
         value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         for value in (*model.graph.value_info, *model.graph.output)
-    }
-
-
-def _constant(index: GraphIndex, name: str) -> Any:
-    """What a stored constant or a Constant node holds; None for a value that is computed."""
-    node = index.producer(name, "Constant")
-    return index.constant(name) if node is None else True
+    } | {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}

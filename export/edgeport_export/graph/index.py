@@ -13,7 +13,16 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-__all__ = ["GraphIndex", "attribute", "check_graph", "graphs_of", "reads_of", "remove_unused", "sort_nodes"]
+__all__ = [
+    "GraphIndex",
+    "attribute",
+    "check_graph",
+    "graphs_of",
+    "has_products",
+    "reads_of",
+    "remove_unused",
+    "sort_nodes",
+]
 
 
 class GraphIndex:
@@ -76,6 +85,12 @@ class GraphIndex:
             KeyError: if there is no constant of that name.
         """
         self._initializers[name].CopyFrom(numpy_helper.from_array(values, name))
+
+
+def has_products(graph: onnx.GraphProto) -> bool:
+    """Whether a MatMul multiplies two values that are both computed, as attention does."""
+    index = GraphIndex(graph)
+    return any(index.product(name) is not None for node in graph.node for name in node.output)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:

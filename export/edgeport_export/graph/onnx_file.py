@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
+from onnx import numpy_helper
 from onnx.inliner import inline_local_functions
 
 from edgeport_export.graph.index import graphs_of, remove_unused, sort_nodes
@@ -16,6 +18,8 @@ from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from numpy.typing import NDArray
 
 __all__ = ["GivenModel", "opset_of", "read_onnx"]
 
@@ -74,6 +78,7 @@ def read_onnx(path: Path) -> GivenModel:
         _check(model)
         constants = {tensor.name for tensor in model.graph.initializer}
         _take_constants_from_inputs(model, constants)
+        _store_constants(model.graph)
         _check_growth(model, path)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         if isinstance(error, InputError):
@@ -181,6 +186,22 @@ def _take_constants_from_inputs(model: onnx.ModelProto, constants: set[str]) -> 
     lowest = onnx.helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True)
     model.ir_version = max(model.ir_version, lowest, 4)
     remove_unused(model)
+
+
+def _store_constants(graph: onnx.GraphProto) -> None:
+    """Constant nodes become stored tensors, which is what passes and quantizers look for."""
+    for node in [node for node in graph.node if node.op_type == "Constant" and node.domain in ("", "ai.onnx")]:
+        (one,) = node.attribute
+        if one.name in ("value_float", "value_floats"):
+            values: NDArray[Any] = np.array(one.f if one.name == "value_float" else one.floats, np.float32)
+        elif one.name in ("value_int", "value_ints"):
+            values = np.array(one.i if one.name == "value_int" else one.ints, np.int64)
+        elif one.name == "value":
+            values = numpy_helper.to_array(one.t)
+        else:
+            continue
+        graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
+        graph.node.remove(node)
 
 
 def _check_growth(model: onnx.ModelProto, path: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import onnx
 import torch
 
-from edgeport_export.graph.index import GraphIndex, remove_unused
+from edgeport_export.graph.index import GraphIndex, has_products, remove_unused
 from edgeport_export.graph.model_file import save_model
 from edgeport_export.graph.onnx_file import opset_of, read_onnx
 from edgeport_export.graph.passes.strip_metadata import strip_metadata
@@ -106,16 +106,12 @@ class GivenFile:
     def write(self, path: Path) -> Traced:
         """Write the model as the graph that the export begins with."""
         save_model(self.model, path, check=True, keep=True)
-        index = GraphIndex(self.model.graph)
-        has_products = any(
-            index.product(output) is not None for node in self.model.graph.node for output in node.output
-        )
         return Traced(
             path=path,
             program=None,
             op_types=tuple(node.op_type for node in self.model.graph.node),
             opset=opset_of(self.model),
-            is_rewritten=not has_products,
+            is_rewritten=not has_products(self.model.graph),
         )
 
     def write_as_it_is(self, path: Path) -> None:

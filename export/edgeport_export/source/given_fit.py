@@ -67,7 +67,7 @@ def fit(
     """
     own, wanted = opset_of(model), config.opset
     opsets = [own] if is_quantized or own == wanted else [wanted, own]
-    for candidate, fixed in _batches(model, ports):
+    for candidate, fixed in _batches(model, ports, is_quantized=is_quantized):
         fits = fixed is None or config.batch in (None, fixed)
         tried = replace(contract, batch=config.batch if fixed is None else fixed)
         ways = itertools.product(_QUANTIZED_LIMITS if is_quantized else _LIMITS, opsets) if fits else ()
@@ -87,11 +87,16 @@ def fit(
     raise ExportError(f"{original.name} gives other answers behind EdgePort's input and output; no bundle was written")
 
 
-def _batches(model: onnx.ModelProto, ports: Ports) -> Iterator[tuple[onnx.ModelProto, int | None]]:
+def _batches(
+    model: onnx.ModelProto, ports: Ports, *, is_quantized: bool
+) -> Iterator[tuple[onnx.ModelProto, int | None]]:
     if ports.batch is None:
         yield model, None
         return
-    yield free_batch(model, ports), None
+    for folds in (False,) if is_quantized else (True, False):  # or weights would be turned into floats
+        freed = free_batch(model, ports, folds=folds)
+        if freed is not None:
+            yield freed, None
     yield model, ports.batch
 
 

@@ -211,13 +211,32 @@ def _with_constant_row(model: onnx.ModelProto) -> None:
     graph.output[0].name = "joined"
 
 
-def test_a_batch_that_constants_hold_stays_and_is_told(tmp_path: Path) -> None:
+def _with_a_shape_elsewhere(model: onnx.ModelProto) -> None:
+    """The batch stands in the second axis of a shape, as where the axes are in another order inside."""
+    graph = model.graph
+    graph.initializer.append(numpy_helper.from_array(np.array([NUM_CLASSES, 1], np.int64), "turned_shape"))
+    graph.node.append(helper.make_node("Transpose", [graph.output[0].name], ["turned"], perm=[1, 0]))
+    graph.node.append(helper.make_node("Reshape", ["turned", "turned_shape"], ["shaped"]))
+    graph.node.append(helper.make_node("Transpose", ["shaped"], ["back"], perm=[1, 0]))
+    graph.output[0].name = "back"
+
+
+def test_a_constant_that_is_joined_to_an_image_is_joined_to_each(tmp_path: Path) -> None:
     file = alter(write_net(tmp_path / "net.onnx", batch=1), _with_constant_row)
+    result = _export(file)
+    assert result.manifest.contract.batch is None
+    x_BCHW = _images(3)
+    with Classifier.load(result.path) as classifier:
+        np.testing.assert_allclose(classifier.logits(x_BCHW), own_answers(file, x_BCHW), rtol=0, atol=1e-5)
+
+
+def test_a_batch_that_constants_hold_stays_and_is_told(tmp_path: Path) -> None:
+    file = alter(write_net(tmp_path / "net.onnx", batch=1), _with_a_shape_elsewhere)
     result = _export(file)
     assert result.manifest.contract.batch == 1
     assert any("takes 1 image at once and no other number, which its constants hold" in note for note in result.notes)
     with Classifier.load(result.path) as classifier:
-        assert classifier.logits(_images(3)).shape == (3, NUM_CLASSES + 4)
+        assert classifier.logits(_images(3)).shape == (3, NUM_CLASSES)
     with pytest.raises(InputError, match=r"--batch is 2, but net\.onnx takes 1 at once"):
         _export(file, batch=2, force=True)
 
@@ -227,7 +246,7 @@ def _quantize(file: Path, how: str) -> Path:
 
     class Reader(CalibrationDataReader):
         def __init__(self) -> None:
-            self._batches = iter([{"pixels": _images(4)}])
+            self._batches = iter([{"pixels": image[np.newaxis]} for image in _images(4)])
 
         def get_next(self) -> Any:
             return next(self._batches, None)
@@ -242,7 +261,7 @@ def _quantize(file: Path, how: str) -> Path:
 
 @pytest.mark.parametrize(("how", "scheme"), [("QDQ", "static"), ("QOperator", "static"), ("dynamic", "dynamic")])
 def test_a_quantized_file_is_bundled_as_it_is(how: str, scheme: str, tmp_path: Path) -> None:
-    file = _quantize(write_net(tmp_path / "net.onnx"), how)
+    file = _quantize(write_net(tmp_path / "net.onnx", batch=1 if how == "QDQ" else "N"), how)
     result = _export(file, quantize=None)
     (variant,) = result.manifest.variants
     assert (variant.name, variant.precision, variant.opset) == ("int8", "int8", 13)
@@ -250,6 +269,7 @@ def test_a_quantized_file_is_bundled_as_it_is(how: str, scheme: str, tmp_path: P
     assert (variant.quantization["scheme"], variant.quantization["num_layers"]) == (scheme, 2)
     theirs, ours = (sorted(n.op_type for n in onnx.load(f).graph.node) for f in (file, result.path / variant.file))
     assert theirs == ours
+    assert result.manifest.contract.batch is None
     with Classifier.load(result.path) as classifier:
         assert classifier.variant == variant
         assert len(classifier.predict_batch([np.zeros((9, 9, 3), np.uint8)] * 2)) == 2
