@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
-import torch
 
 from edgeport_export.graph.index import GraphIndex, has_products, remove_unused
 from edgeport_export.graph.model_file import save_model
@@ -23,12 +22,11 @@ from edgeport_export.graph.retype import WIDENED, holds, retype
 from edgeport_export.graph.simplify import sign
 from edgeport_export.graph.trace import Traced
 from edgeport_export.parity.compare import FLOAT32_LIMITS, MAX_RELATIVE_L2, Limits
-from edgeport_export.parity.onnx_original import OnnxOriginal, open_plainly
+from edgeport_export.parity.onnx_original import OnnxOriginal
 from edgeport_export.quantize.given import Quantized, describe_quantized
+from edgeport_export.source.given_contract import Opened, contract_for, input_of, notes_on_ports
 from edgeport_export.source.given_fit import fit, noise
 from edgeport_export.source.given_reference import read_reference
-from edgeport_export.source.own_output import STRONG, Activation, Seen, judge_outputs, task_of
-from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
     COMMAND_LINE,
@@ -37,11 +35,11 @@ from edgeport_export.source.resolve import (
     sources_of,
     tell_architecture,
 )
-from edgeport_export.source.sidecar import check_labels, tell_own_files, unused_files, weights_entry
-from edgeport_export.source.subject import OWN_INPUT, check_given, command_line_of, contract_with
+from edgeport_export.source.sidecar import tell_own_files, unused_files, weights_entry
+from edgeport_export.source.subject import OWN_INPUT, check_given, command_line_of
 from edgeport_models.weights import find_weights
 from edgeport_runtime.bundle.manifest import QUANTIZATION_KEY
-from edgeport_runtime.engine.foreign import Asked, find_ports
+from edgeport_runtime.engine.foreign import Asked
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -53,25 +51,12 @@ if TYPE_CHECKING:
     from edgeport_export.source.resolve import Value
     from edgeport_models.weights import Source
     from edgeport_runtime.bundle.contract import Contract
-    from edgeport_runtime.engine.foreign import Ports
-    from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = ["GivenFile", "find_given", "is_given", "limits_of"]
 
 _FLOAT16_LIMITS = Limits(relative_l2=5e-3, agreement=0.0, over="images")  # as of a variant in float16
 _REFERENCE_LIMITS = Limits(relative_l2=MAX_RELATIVE_L2, agreement=1.0)  # another framework orders its additions freely
 _QUANTIZED_LIMITS = Limits(relative_l2=0.1, agreement=0.0, over="images")  # as of a variant in int8
-_LAST: dict[str, Activation] = {
-    "Softmax": "softmax",
-    "Sigmoid": "sigmoid",
-    "HardSigmoid": "sigmoid",
-    "LogSoftmax": "log-softmax",
-}
-_LOOK_THROUGH = {
-    *("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Cast", "Dropout", "Clip"),
-    *("QuantizeLinear", "DequantizeLinear"),
-}
-_FINISH = {"multiclass": "Softmax", "binary": "Sigmoid", "multilabel": "Sigmoid"}
 _IN_GRAPH_OPSET = 18  # of Resize with antialiasing
 _PLAIN_NAME = 60  # characters of a producer's name
 
@@ -165,11 +150,7 @@ def find_given(config: ExportConfig) -> GivenFile:
     given = read_onnx(Path(config.architecture or ""))
     name = given.path.name
     notes = _choose_output(given.model, config.output_name, name)
-    quantized = describe_quantized(given.model)
-    if quantized is not None and config.quantize:
-        raise InputError(
-            f"{name} is quantized already, and is bundled as it is; omit --quantize, or give the float model"
-        )
+    quantized = _quantized(given.model, config, name)
     source = find_weights(given.path)
     beside = tell_own_files(source, OWN_INPUT, set(command_line))
     is_half = quantized is None and holds(given.model, onnx.TensorProto.FLOAT16)
@@ -177,22 +158,23 @@ def find_given(config: ExportConfig) -> GivenFile:
     asked = Asked(config.input_name, config.output_name, config.input_layout, config.image_size)
     size = resolve({ARCHITECTURE: tell_architecture(OWN_INPUT), **beside})["image_size"]
     asked = asked._replace(default_size=None if size.source == ARCHITECTURE else size.value)
-    opened = _Opened(model, asked, name)
-    told = {ARCHITECTURE: tell_architecture(_input_of(opened.ports)), **beside, COMMAND_LINE: command_line}
-    notes += _notes_on_ports(opened.ports, told, is_half=is_half)
-    contract, values, finish = _contract(opened, told, config, source, notes)
+    opened = Opened(model, asked, name)
+    told = {ARCHITECTURE: tell_architecture(input_of(opened.ports)), **beside, COMMAND_LINE: command_line}
+    notes += notes_on_ports(opened.ports, told, is_half=is_half)
+    contract, values, finish = contract_for(opened, told, config, source, notes)
     runs_alone = quantized is not None and quantized.runs_alone
     original = OnnxOriginal(model, opened.session, opened.ports, name=name, finish=finish, runs_alone=runs_alone)
     few = noise(opened.ports, opened.ports.batch or contract.batch or 3)
     original.check_rows([few], [original.run(few)], replace(contract, batch=opened.ports.batch or contract.batch))
     fitted = fit(model, opened.ports, contract, original, finish, config, is_quantized=quantized is not None)
-    opset = opset_of(fitted.model)
-    if config.bundle_options.has_in_graph and opset < _IN_GRAPH_OPSET:
-        raise InputError(
-            f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, and {name} stays in opset {opset}; omit "
-            "--preprocess in-graph and --script c"
-        )
-    half = _Opened(given.model, asked, name) if is_half else None
+    _check_in_graph(fitted.model, config, name)
+    float16 = None
+    if is_half:
+        half = Opened(given.model, asked, name)
+        float16 = OnnxOriginal(given.model, half.session, half.ports, name=name, finish=finish)
+    reference = None
+    if config.reference is not None:
+        reference = (config.reference, *read_reference(config.reference, opened.ports, fitted.contract))
     return GivenFile(
         name=given.path.stem,
         source=_source_of(given),
@@ -204,20 +186,27 @@ def find_given(config: ExportConfig) -> GivenFile:
         model=fitted.model,
         quantized=quantized,
         num_params=_num_params(model),
-        float16=None if half is None else OnnxOriginal(given.model, half.session, half.ports, name=name, finish=finish),
-        reference=None
-        if config.reference is None
-        else (config.reference, *read_reference(config.reference, opened.ports, fitted.contract)),
+        float16=float16,
+        reference=reference,
     )
 
 
-class _Opened:
-    """A model in ONNX Runtime, with its ends."""
+def _quantized(model: onnx.ModelProto, config: ExportConfig, name: str) -> Quantized | None:
+    quantized = describe_quantized(model)
+    if quantized is not None and config.quantize:
+        raise InputError(
+            f"{name} is quantized already, and is bundled as it is; omit --quantize, or give the float model"
+        )
+    return quantized
 
-    def __init__(self, model: onnx.ModelProto, asked: Asked, name: str) -> None:
-        self.model, self.name = model, name
-        self.session = open_plainly(model, name=name)
-        self.ports = find_ports(self.session, asked, name=name)
+
+def _check_in_graph(model: onnx.ModelProto, config: ExportConfig, name: str) -> None:
+    opset = opset_of(model)
+    if config.bundle_options.has_in_graph and opset < _IN_GRAPH_OPSET:
+        raise InputError(
+            f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, and {name} stays in opset {opset}; omit "
+            "--preprocess in-graph and --script c"
+        )
 
 
 def _choose_output(model: onnx.ModelProto, wanted: str | None, name: str) -> list[str]:
@@ -236,84 +225,6 @@ def _choose_output(model: onnx.ModelProto, wanted: str | None, name: str) -> lis
     del model.graph.input[:]
     model.graph.input.extend(read)
     return [f"nothing reads the inputs {', '.join(unread)}, which are left out"] if unread else []
-
-
-def _input_of(ports: Ports) -> PreprocessSpec:
-    """The input of a file that says no more than its shape and type."""
-    is_grey = ports.channels == 1
-    return replace(
-        OWN_INPUT,
-        image_size=ports.image_size,
-        resize_size=ports.image_size,
-        color="grey" if is_grey else "rgb",
-        mean=(0.0,) * ports.channels,
-        std=(1.0,) * ports.channels,
-        scale="byte" if ports.dtype is np.uint8 else "unit",
-    )
-
-
-def _notes_on_ports(ports: Ports, told: dict[str, dict[str, Any]], *, is_half: bool) -> list[str]:
-    notes = []
-    if ports.layout == "nhwc":
-        notes.append("the input has its channels last (NHWC); the graph takes them first, and transposes at most once")
-    if is_half:
-        notes.append("the float16 of the file is computed in float32; --quantize fp16 makes a variant in float16")
-    if ports.other_outputs:
-        notes.append(f"the output {ports.output_name} is exported; left out: {', '.join(ports.other_outputs)}")
-    if ports.dtype is np.uint8:
-        notes.append("the input is pixels as uint8: the file holds its own normalization")
-    elif not any({"mean", "std"} & set(place) for key, place in told.items() if key != ARCHITECTURE):
-        notes.append(
-            "nothing tells how pixels become the input, which are divided by 255 and no more; give --mean, --std and "
-            "--scale as in training"
-        )
-    return notes
-
-
-def _contract(
-    opened: _Opened, told: dict[str, dict[str, Any]], config: ExportConfig, source: Source, notes: list[str]
-) -> tuple[Contract, dict[str, Value], str | None]:
-    """The contract, where its values come from, and the operator that is put behind the output."""
-    ports, name = opened.ports, opened.name
-    seen = _look(opened)
-    notes += seen.notes
-    asked = resolve(told)["task"]
-    task = task_of(seen, None if asked.source == ARCHITECTURE else asked.value, name=name)
-    told[ARCHITECTURE] |= {"task": task, "num_classes": 2 if task == "binary" else ports.num_outputs}
-    if config.num_classes not in (None, told[ARCHITECTURE]["num_classes"]):
-        raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {told[ARCHITECTURE]['num_classes']}")
-    values = resolve(told)
-    if "labels" in values and values["labels"].source == CONFIG:
-        check_labels(values["labels"].value, values["num_classes"].value, source)
-    contract = contract_with(values, config)
-    spec = contract.preprocess
-    if (spec.num_channels, spec.image_size) != (ports.channels, ports.image_size):
-        raise InputError(
-            f"{name} takes {ports.channels} channels of {ports.image_size} pixels, but the options and the files "
-            f"beside it tell {spec.color} of {spec.image_size}; set --color and --image-size"
-        )
-    if ports.dtype is np.uint8 and (spec.scale != "byte" or any(spec.mean) or set(spec.std) != {1.0}):
-        raise InputError(f"{name} takes pixels as uint8 and normalizes them itself; omit --scale, --mean and --std")
-    if seen.gives_probabilities:
-        return replace(contract, output="probabilities"), values, None
-    return contract, values, _FINISH[task] if contract.output == "probabilities" else None
-
-
-def _look(opened: _Opened) -> Seen:
-    """What the model ends in, by its graph and by its numbers."""
-    index = GraphIndex(opened.model.graph)
-    node = index.producer(opened.ports.output_name)
-    while node is not None and node.op_type in _LOOK_THROUGH:
-        node = index.producer(node.input[0])
-    plain = OnnxOriginal(opened.model, opened.session, opened.ports, name=opened.name)
-    images = noise(opened.ports, opened.ports.batch or 2)
-    activation, notes = judge_outputs(
-        torch.from_numpy(plain.run(images)),
-        None if node is None else _LAST.get(node.op_type),
-        lambda: torch.from_numpy(plain.run(images * np.float32(STRONG))),
-        what="the file",
-    )
-    return Seen(num_outputs=opened.ports.num_outputs, activation=activation, notes=tuple(notes), what="the file")
 
 
 def _weights(given: GivenModel, source: Source, values: dict[str, Value]) -> dict[str, Any]:
