@@ -39,14 +39,23 @@ REMEDIES: dict[str, str] = {
     "PyTorch returned no graph": _REPORT,
     "PyTorch could not trace the module": _ITS_LINE,
     "is the disk full?": "Make room on the disk of the output folder.",
+    # a file of somebody else
+    "is not an .npz of plain arrays": "Write it with `numpy.savez(FILE, inputs=..., outputs=...)`.",
+    "not outputs and one of inputs or images": "Write it with `numpy.savez(FILE, inputs=..., outputs=...)`.",
+    "…: outputs has the shape": "Write it with `numpy.savez(FILE, inputs=..., outputs=...)`, a row for each input.",
+    "…: images is": "Give pixels as uint8, before any normalization, or `inputs` as the file takes them.",
+    "…: inputs has the shape": "Give inputs as the file takes them: of its size, in its order of axes.",
+    "ends in log-sigmoid": "Take it out of forward, or export the network without it.",
     # parity
-    "stage … departs from PyTorch": "For `fp32` report it, with the node that is named; for `int8` set "
-    "`--max-drop POINTS`, give better `--calibration` images, or look at `--explain`.",
     "stage … departs from the runtime": _REPORT,
+    "stage … departs from …": "For `fp32` report it, with the node that is named; for `int8` set "
+    "`--max-drop POINTS`, give better `--calibration` images, or look at `--explain`.",
+    "stage …: … departs from …": "The `.onnx` file does not give what the other one holds: see that the outputs are of "
+    "this very network, for the same inputs in the same normalization.",
     "stage …: the outputs have shape": _REPORT,
     "stage … fails": _REPORT,
     "preprocessing: the step": "Install the tested Pillow (`constraints.txt`); if it is installed, report it.",
-    "the answers are not PyTorch's": _REPORT,
+    "the answers are not …'s": _REPORT,
     "stage self-test": _REPORT,
     "stage infer.py": _REPORT,
     # options

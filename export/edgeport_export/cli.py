@@ -15,6 +15,7 @@ from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS
 from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity, complete
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
+from edgeport_runtime.engine.foreign import LAYOUTS
 from edgeport_runtime.errors import AccuracyError, InputError
 from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
@@ -59,7 +60,7 @@ def make_parser() -> Parser:
         metavar="ARCH",
         nargs="?",
         help="Name of the architecture (--list shows all); a network of an installed library, as timm:NAME or "
-        "torchvision:NAME; or your own model as path/to/file.py:factory or package.module:factory.",
+        "torchvision:NAME; your own model as path/to/file.py:factory or package.module:factory; or an .onnx file.",
     )
     parser.add_argument(
         "--list",
@@ -125,8 +126,25 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
     model.add_argument(
         "--output-name",
         metavar="NAME",
-        help="Which output of your own module holds the logits: its key, field or index. Default: the one named "
-        "logits, or the only one of shape (batch, K).",
+        help="Which output of your own module, or of an .onnx file, holds the logits: its key, field, index or name. "
+        "Default: the one named logits, or the only one of shape (batch, K).",
+    )
+    model.add_argument(
+        "--input-name",
+        metavar="NAME",
+        help="Which input of an .onnx file takes the images. Default: the only one that is read.",
+    )
+    model.add_argument(
+        "--input-layout",
+        choices=LAYOUTS,
+        help="Order of the axes of an .onnx file's input. Default: as its shape tells.",
+    )
+    model.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="An .npz from the framework that an .onnx file comes from: the array outputs, for inputs as the file "
+        "takes them, or for images (uint8). The file is compared with it first.",
     )
     model.add_argument(
         "--seed", type=int, default=0, metavar="N", help="Seed of random weights and synthetic images (default 0)."

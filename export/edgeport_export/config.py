@@ -10,6 +10,7 @@ from edgeport_export.quantize.histogram import METHODS, Method
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS, Scheme, Target
 from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS, Task
+from edgeport_runtime.engine.foreign import LAYOUTS
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_models import ModelSpec
+    from edgeport_runtime.engine.foreign import Layout
     from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
 __all__ = [
@@ -115,8 +117,9 @@ class ExportConfig:
         architecture: a name of ``edgeport_models.ARCHITECTURES``; a network of an installed library, ``timm:NAME`` or
             ``torchvision:NAME``; or a module of the user's own, ``path/to/file.py:factory`` or
             ``package.module:factory``, called without arguments, or with ``num_classes`` where it takes that and it is
-            given. If a module is passed to ``export``, this only names it in the manifest; None takes the name of its
-            class.
+            given; or an ``.onnx`` file of somebody else (``path/to/net.onnx``), which is then what every stage is
+            compared with. If a module is passed to ``export``, this only names it in the manifest; None takes the name
+            of its class.
         output: the bundle's folder; its parents are created.
         weights: checkpoint: a file, a folder in the Hugging Face layout, or ``hf://OWNER/NAME[@REVISION]``, or the name
             of weights that EdgePort ships (``digits``); None draws random weights from ``seed``.
@@ -129,6 +132,10 @@ class ExportConfig:
             per class); None takes 0.5.
         output_name: the tensor to export, where a module of the user's own gives several: its key, field or index, with
             dots where they are nested. None takes the one named ``logits``, or the only one of shape (B, K).
+        input_name: of an ``.onnx`` file, the input that takes the images; None takes the only one that is read.
+        input_layout: of an ``.onnx`` file, ``nchw`` or ``nhwc``; None tells it by the input's shape.
+        reference: ``.npz`` with what the framework that an ``.onnx`` file comes from gives: ``outputs`` (N, K), for
+            ``inputs`` as the file takes them or ``images`` (uint8, N H W 3). The file must give the same.
         activation: ``in-graph`` puts the task's softmax or sigmoid into the graph, whose output is then probabilities;
             ``runtime`` leaves it to the runtime.
         preprocess: ``in-graph`` also writes each variant with its preprocessing in the graph, for languages and
@@ -181,6 +188,9 @@ class ExportConfig:
     task: Task | None = None
     threshold: tuple[float, ...] | None = None
     output_name: str | None = None
+    input_name: str | None = None
+    input_layout: Layout | None = None
+    reference: Path | None = None
     activation: Place = "runtime"
     preprocess: Place = "runtime"
     script: Script | None = None
@@ -232,10 +242,11 @@ class ExportConfig:
             ("preprocess", get_args(Place)),
             ("script", (None, *get_args(Script))),
             ("match", get_args(Match)),
+            ("input_layout", (None, *LAYOUTS)),
         ):
             if getattr(self, name) not in choices:
                 known = ", ".join(choice for choice in choices if choice is not None)
-                raise InputError(f"--{name} is {getattr(self, name)!r}; choose one of {known}")
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)!r}; choose one of {known}")
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()

@@ -31,8 +31,10 @@ from edgeport_export.parity.chain import SATURATES, Chain
 from edgeport_export.parity.compare import FLOAT32_LIMITS, check_comparison
 from edgeport_export.parity.inputs import golden_files, make_batches, reference_input
 from edgeport_export.parity.probes import probe_images
+from edgeport_export.parity.torch_original import TorchOriginal
 from edgeport_export.parity.witness import confirmed_pixels
 from edgeport_export.progress import Progress
+from edgeport_export.source.given_file import GivenFile, find_given, is_given, limits_of
 from edgeport_export.source.normalization import odd_normalization
 from edgeport_export.source.resolve import COMMAND_LINE
 from edgeport_export.source.subject import Subject, find_subject
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from edgeport_export.graph.trace import Traced
     from edgeport_export.parity.compare import Limits, ParityReport
     from edgeport_export.parity.inputs import GoldenFile
+    from edgeport_export.parity.original import Original
     from edgeport_export.variants import Made
 
 __all__ = ["ExportResult", "export"]
@@ -101,7 +104,7 @@ def export(
         InputError: if the options contradict each other, or an image cannot be used.
         WeightsError: if the checkpoint does not fit.
         TraceError: naming the operator and the line of source, if the module cannot be captured as a graph.
-        ParityError: if a stage departs from PyTorch; no bundle is written.
+        ParityError: if a stage departs from PyTorch, or from the ``.onnx`` file that was given; no bundle is written.
         AccuracyError: if a quantized variant that was asked for loses too much; no bundle is written.
         ExportError: if anything else stops the export; no bundle is written.
     """
@@ -113,7 +116,8 @@ def export(
         raise InputError("export(module, config) needs an ExportConfig with the output folder and the image size")
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
-    subject = find_subject(config, module)
+    subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
+    original = subject.original if isinstance(subject, GivenFile) else TorchOriginal(subject.module)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
@@ -121,33 +125,46 @@ def export(
         progress.stage("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         batches = make_batches(_inputs(files, subject, config), subject.contract, seed=config.seed)
-        chain = Chain(subject.module, batches, contract=subject.contract, num_images=len(files))
+        chain = Chain(original, batches, contract=subject.contract, num_images=len(files))
         check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
         golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
-        traced = _trace(subject, config, chain, work=work, progress=progress)
-        fp32, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
-        made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
-        limits = {m.plan.name: m.limits for m in made}
+        if isinstance(subject, GivenFile):
+            subject.check_original(chain)
+            traced = _adapt(subject, chain, work=work, progress=progress)
+        else:
+            traced = _trace(subject, original, config, chain, work=work, progress=progress)
+        made: tuple[Made, ...] = ()
+        others: tuple[Variant, ...] = ()
+        notes: tuple[str, ...] = ()
+        limits: dict[str, Limits] = {}
+        if isinstance(subject, GivenFile) and subject.quantized is not None:
+            first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
+        else:
+            first, notes = _write_fp32(traced, subject, chain, bundle=bundle, progress=progress)
+            made, others, more = _write_quantized(
+                subject, traced.opset, config, chain, bundle=bundle, progress=progress
+            )
+            notes, limits = (*notes, *more), {m.plan.name: m.limits for m in made}
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
             manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
             write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 
-        write((fp32, *others))
-        variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
+        write((first, *others))
+        variants, measured = _run_variants((first, *others), limits, chain, bundle=bundle, progress=progress)
         variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")
-        check_infer(bundle, manifest)
+        check_infer(bundle, manifest, name=original.name)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *pass_notes, *notes)
+    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *notes)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 
-def _notes_on_input(subject: Subject) -> list[str]:
+def _notes_on_input(subject: Subject | GivenFile) -> list[str]:
     """What may be a slip of the user's."""
     is_given = COMMAND_LINE in (subject.sources.get("mean"), subject.sources.get("std"))
     note = odd_normalization(subject.contract.preprocess) if is_given else None
@@ -197,7 +214,7 @@ def _run_variants(
         return tuple(checked), latencies(loaded)
 
 
-def _inputs(files: list[GoldenFile], subject: Subject, config: ExportConfig) -> list[NDArray[np.float32]]:
+def _inputs(files: list[GoldenFile], subject: Subject | GivenFile, config: ExportConfig) -> list[NDArray[np.float32]]:
     """The golden images as the network takes them, and proof that the runtime prepares images by the contract."""
     spec = subject.contract.preprocess
     with warnings.catch_warnings():
@@ -226,18 +243,43 @@ def _warnings_naming(image: str) -> Iterator[None]:
         warnings.warn_explicit(told, warning.category, warning.filename, warning.lineno)
 
 
-def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress) -> Traced:
+def _trace(
+    subject: Subject, original: Original, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress
+) -> Traced:
     progress.stage("trace")
     traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
-    chain.follow(traced.program)
+    if isinstance(original, TorchOriginal) and traced.program is not None:
+        original.follow(traced.program)
     progress.stage("exported")
     chain.check_graph("exported", traced.path)
     return traced
 
 
+def _adapt(subject: GivenFile, chain: Chain, *, work: Path, progress: Progress) -> Traced:
+    progress.stage("adapted")
+    traced = subject.write(work / "adapted.onnx")
+    chain.check_graph("adapted", traced.path, limits=limits_of(subject))
+    return traced
+
+
+def _write_as_it_is(
+    subject: GivenFile, traced: Traced, chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[Variant, dict[str, Limits]]:
+    """A model that came quantized, as the one variant."""
+    assert subject.quantized is not None
+    name, precision, details = subject.quantized
+    stage, limits = f"variant {name}", limits_of(subject)
+    progress.stage(stage)
+    path = bundle / f"model.{name}.onnx"
+    subject.write_as_it_is(path)
+    digest = chain.check_graph(stage, path, limits=limits)
+    values = {"name": name, "precision": precision, "quantization": details, "opset": traced.opset, "num_equal": 0}
+    return variant_of(path, digest=digest, **values), {name: limits}
+
+
 def _write_fp32(
-    traced: Traced, subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[Variant, list[str]]:
+    traced: Traced, subject: Subject | GivenFile, chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[Variant, tuple[str, ...]]:
     progress.stage("simplify")
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     notes = simplify(traced, subject.contract, simplified)
@@ -252,14 +294,14 @@ def _write_fp32(
         precision="float32",
         quantization=None,
         digest=digest,
-        opset=config.opset,
+        opset=traced.opset,
         num_equal=0,
     )
-    return variant, notes
+    return variant, tuple(notes)
 
 
 def _write_quantized(
-    subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+    subject: Subject | GivenFile, opset: int, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
 ) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
     if config.quantize == ():
         return (), (), ()
@@ -289,13 +331,13 @@ def _write_quantized(
                 raise
             notes.append(f"no {plan.name} variant: {str(error).removesuffix('; no bundle was written')}")
             continue
-        variants.append(_check_made(result, path, config, chain, progress=progress))
+        variants.append(_check_made(result, path, opset, chain, progress=progress))
         made.append(result)
         notes += [f"{plan.name}: {note}" for note in result.notes]
     return tuple(made), tuple(variants), tuple(notes)
 
 
-def _check_made(made: Made, path: Path, config: ExportConfig, chain: Chain, *, progress: Progress) -> Variant:
+def _check_made(made: Made, path: Path, opset: int, chain: Chain, *, progress: Progress) -> Variant:
     stage = f"variant {made.plan.name}"
     progress.stage(stage)
     return variant_of(
@@ -304,6 +346,6 @@ def _check_made(made: Made, path: Path, config: ExportConfig, chain: Chain, *, p
         precision=made.plan.precision,
         quantization=made.details,
         digest=chain.check_graph(stage, path, limits=made.limits),
-        opset=config.opset,
+        opset=opset,
         num_equal=0,
     )

@@ -92,9 +92,9 @@ def print_result(result: ExportResult, output: Path, *, is_verbose: bool = False
         output: the folder, as the user gave it.
         is_verbose: print the routine notes, too.
     """
-    table = Table(
-        title=f"{result.manifest.architecture['name']} against PyTorch float32", box=SIMPLE_HEAD, pad_edge=False
-    )
+    weights = result.manifest.weights
+    original = f"{weights['file']} as written" if weights["source"] == "onnx" else "PyTorch float32"
+    table = Table(title=f"{result.manifest.architecture['name']} against {original}", box=SIMPLE_HEAD, pad_edge=False)
     decision = "top-1" if result.manifest.contract.task == "multiclass" else "decisions"
     for column in ("stage", "inputs", "max abs", "rel. L2", decision, "KL"):
         table.add_column(column, justify="left" if column == "stage" else "right", no_wrap=True)

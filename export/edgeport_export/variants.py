@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import onnx
 
 from edgeport_export.graph.model_file import data_beside, save_model
+from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.parity.compare import Limits
 from edgeport_export.quantize.calibration import BUILTIN, CalibrationImages
 from edgeport_export.quantize.clean import clean
@@ -46,6 +47,7 @@ LIMITS = {
     "fp16": Limits(relative_l2=5e-3, agreement=0.0, over="images"),
 }
 _PRECISION = {"int8": "int8", "int8-weights": "int8 weights, float32", "fp16": "float16"}
+_MIN_OPSET = 13  # of a scale for each channel
 _MIN_IMAGES = 100  # fewer cannot tell 0.98 from chance
 _SYNTHETIC_LIMITS = Limits(relative_l2=0.3, agreement=0.0, over="images")  # where ranges are of real images
 _BUDGET_LIMITS = Limits(relative_l2=0.9, agreement=0.0, over="images")  # the budget is what is judged by
@@ -122,12 +124,18 @@ def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random
 
     Raises:
         InputError: if an option that the request needs is missing.
-        QuantizeError: if the model is quantized already.
+        QuantizeError: if the model is quantized already, or of an opset in which it cannot be.
     """
     kinds = options.quantize
     calibration = options.calibration
     if kinds == ():
         return Planned((), calibration, None)
+    opset = opset_of(model)
+    if opset < _MIN_OPSET:
+        reason = f"int8 and float16 need opset {_MIN_OPSET}, and the file stays in opset {opset}"
+        if kinds is not None:
+            raise QuantizeError(f"{reason}; omit --quantize, or convert the file first")
+        return Planned((), calibration, f"no int8 variant: {reason}")
     family = family_of(model)
     recipes = {target: find_recipe(family, target, options.scheme) for target in options.target}
     needs = [target for target, recipe in recipes.items() if recipe.scheme == "static"]

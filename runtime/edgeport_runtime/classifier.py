@@ -19,7 +19,7 @@ from edgeport_runtime.outputs.tasks import probabilities
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -68,8 +68,9 @@ class Classifier:
         low_memory: bool = False,
         spin: bool = True,
         verify: bool = False,
+        contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
     ) -> Self:
-        """Load a bundle or a lone ``.onnx`` that EdgePort wrote.
+        """Load a bundle or a lone ``.onnx``.
 
         Args:
             path: the bundle's folder, or the file.
@@ -84,6 +85,9 @@ class Classifier:
             low_memory: keep no memory between calls and no repacked weights; slower.
             spin: let idle threads wait for the next call at full load; False leaves the processors to others.
             verify: replay the bundle's golden images, and raise if the outputs are not PyTorch's.
+            contract: of a lone ``.onnx`` that EdgePort did not write, how an image becomes its input and what its
+                output means: options by name (``image_size``, ``mean``, ``std``, ``color``, ``labels`` and others, as
+                ``run-model predict --help`` lists them), or the path of a JSON file of them. Nothing proves it.
 
         Raises:
             ManifestError: if the bundle is incomplete, altered, or of a later version.
@@ -95,7 +99,7 @@ class Classifier:
         from edgeport_runtime.loading.load import load_model
 
         settings = SessionSettings(threads=threads, spins=spin, is_strict=strict, has_low_memory=low_memory)
-        classifier = cls(load_model(Path(path), device=device, variant=variant, settings=settings))
+        classifier = cls(load_model(Path(path), device=device, variant=variant, settings=settings, contract=contract))
         if verify:
             from edgeport_runtime.accuracy.golden import check
 

@@ -62,3 +62,21 @@ def test_trained_resnet(
     assert sum(folders[c] == path.parent.name for c, path in zip(expected, images, strict=True)) == num_correct
     with Classifier.load(bundle) as classifier:
         assert [p[0].index for p in classifier.predict_batch(images, top_k=1)] == expected
+
+
+def test_a_trained_resnet_by_way_of_its_onnx(
+    shared: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As somebody has it who was given no more than a file of one image per call, of an old operator set."""
+    data, file, bundle = shared("data/cifar10/test"), tmp_path / "net.onnx", tmp_path / "bundle"
+    module = ARCHITECTURES["resnet20"].build()
+    module.load_state_dict(load_checkpoint(shared("weights/resnet20-12fca82f.th")))
+    torch.onnx.export(module.eval(), (torch.zeros(1, 3, 32, 32),), file, dynamo=False, opset_version=11)
+    normalization = ["--mean", "0.485", "0.456", "0.406", "--std", "0.229", "0.224", "0.225"]
+    assert export_model([str(file), *normalization, "--golden", str(data), "-o", str(bundle)]) == 0
+    capsys.readouterr()
+    for model, options in ((bundle, ["--variant", "fp32"]), (file, normalization)):
+        assert run_model(["evaluate", str(model), "--data", str(data), "--match", "order", "--json", *options]) == 0
+        assert json.loads(capsys.readouterr().out)["num_correct"] == 455
+    with Classifier.load(bundle) as classifier:
+        assert classifier.contract.batch is None

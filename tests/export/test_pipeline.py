@@ -14,6 +14,7 @@ from torch import nn
 from contracts import make_contract
 from edgeport_export import ExportConfig, ExportResult, export
 from edgeport_export.parity.chain import Chain
+from edgeport_export.parity.torch_original import TorchOriginal
 from edgeport_export.progress import Progress
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier, InputError, ParityError, load_manifest
@@ -156,7 +157,7 @@ def test_logits_that_prove_nothing_are_refused(answer: Callable[[torch.Tensor], 
             return answer(x)
 
     with pytest.raises(ParityError, match=f"stage torch: .*{message}"):
-        Chain(Module(), [np.ones((2, 1, 4, 4), np.float32)], contract=make_contract(num_classes=3))
+        Chain(TorchOriginal(Module()), [np.ones((2, 1, 4, 4), np.float32)], contract=make_contract(num_classes=3))
 
 
 def test_a_named_network_with_one_output_names_the_binary_task(tmp_path: Path) -> None:
@@ -202,7 +203,9 @@ def test_norms_dropout_and_dead_outputs_are_gone(tmp_path: Path) -> None:
     weights = {tuple(tensor.dims) for tensor in model.graph.initializer}
     assert weights == {(4, 1, 3, 3), (4,), (2,), (3, 4), (3,)}
     chain = Chain(
-        module, [np.random.default_rng(0).random((n, 1, 32, 32), np.float32) for n in (1, 2, 3, 8)], contract=contract
+        TorchOriginal(module),
+        [np.random.default_rng(0).random((n, 1, 32, 32), np.float32) for n in (1, 2, 3, 8)],
+        contract=contract,
     )
     chain.check_graph("simplified", tmp_path / "model.onnx")
     assert chain.report.passed

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig
     from edgeport_export.parity.compare import ParityReport
     from edgeport_export.parity.inputs import GoldenFile
+    from edgeport_export.source.given_file import GivenFile
     from edgeport_export.source.subject import Subject
     from edgeport_runtime.bundle.contract import Contract
 
@@ -88,7 +89,12 @@ def score_tolerance_of(difference: float) -> float:
 
 
 def manifest_of(
-    subject: Subject, config: ExportConfig, *, golden: Golden, variants: tuple[Variant, ...], parity: ParityReport
+    subject: Subject | GivenFile,
+    config: ExportConfig,
+    *,
+    golden: Golden,
+    variants: tuple[Variant, ...],
+    parity: ParityReport,
 ) -> Manifest:
     """The manifest of an export, with the versions of everything that took part."""
     provenance: dict[str, Any] = dict(versions_of(_PACKAGES))

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import heapq
 from typing import TYPE_CHECKING, Any
 
 import onnx
 from onnx import numpy_helper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-__all__ = ["GraphIndex", "attribute", "check_graph", "remove_unused"]
+__all__ = [
+    "GraphIndex",
+    "attribute",
+    "check_graph",
+    "graphs_of",
+    "has_products",
+    "reads_of",
+    "remove_unused",
+    "sort_nodes",
+]
 
 
 class GraphIndex:
@@ -25,7 +37,8 @@ class GraphIndex:
         self._producers = {output: node for node in graph.node for output in node.output if output}
         self._consumers: dict[str, list[onnx.NodeProto]] = {}
         for node in graph.node:
-            for name in filter(None, node.input):  # an input that is left out has no name
+            captured = reads_of(node).difference(node.input)
+            for name in filter(None, [*node.input, *sorted(captured)]):  # an input that is left out has no name
                 self._consumers.setdefault(name, []).append(node)
         self._outputs = {value.name for value in graph.output}
 
@@ -74,12 +87,80 @@ class GraphIndex:
         self._initializers[name].CopyFrom(numpy_helper.from_array(values, name))
 
 
+def has_products(graph: onnx.GraphProto) -> bool:
+    """Whether a MatMul multiplies two values that are both computed, as attention does."""
+    index = GraphIndex(graph)
+    return any(index.product(name) is not None for node in graph.node for name in node.output)
+
+
 def attribute(node: onnx.NodeProto, name: str, default: list[int]) -> list[int]:
     """A node's attribute of one integer or several, as a list; ``default`` where the node does not have it."""
     found = next((a for a in node.attribute if a.name == name), None)
     if found is None:
         return default
     return list(found.ints) or [found.i]
+
+
+def graphs_of(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph, and all that its nodes hold (branches and bodies of loops)."""
+    yield graph
+    for node in graph.node:
+        for one in node.attribute:
+            for inner in (*([one.g] if one.HasField("g") else []), *one.graphs):
+                yield from graphs_of(inner)
+
+
+def reads_of(node: onnx.NodeProto) -> set[str]:
+    """Names of the values that a node reads, in the graphs that it holds as well."""
+    names = set(node.input)
+    for one in node.attribute:
+        for inner in (*([one.g] if one.HasField("g") else []), *one.graphs):
+            names.update(value.name for value in inner.output)
+            names.update(*(reads_of(child) for child in inner.node))
+    return names
+
+
+def sort_nodes(graph: onnx.GraphProto) -> None:
+    """Put every node behind those whose values it reads; their order stays where it is right already.
+
+    Raises:
+        ValueError: if nodes wait for each other, or for a value that nothing makes.
+    """
+    known = {""} | {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    known |= {tensor.values.name for tensor in graph.sparse_initializer}
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output}
+    readers: dict[int, list[int]] = {}
+    waits = [0] * len(graph.node)
+    for i, node in enumerate(graph.node):
+        inner = {name for one in node.attribute for g in (one.g, *one.graphs) for name in _defined(g)}
+        for name in reads_of(node) - known - inner:
+            if name not in makers:
+                raise ValueError(f"node {node.name} ({node.op_type}) reads {name!r}, which no node makes")
+            readers.setdefault(makers[name], []).append(i)
+            waits[i] += 1
+    ready = [i for i, count in enumerate(waits) if not count]
+    heapq.heapify(ready)
+    order = []
+    while ready:
+        i = heapq.heappop(ready)
+        order.append(i)
+        for reader in readers.get(i, []):
+            waits[reader] -= 1
+            if not waits[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) != len(graph.node):
+        raise ValueError("nodes of the graph wait for each other")
+    if order != sorted(order):
+        nodes = [graph.node[i] for i in order]
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+
+def _defined(graph: onnx.GraphProto) -> Iterator[str]:
+    """Names that a graph inside a node defines itself, in those inside of it as well."""
+    for inner in graphs_of(graph):
+        yield from (value.name for value in (*inner.input, *inner.initializer))
+        yield from (name for node in inner.node for name in node.output)
 
 
 def remove_unused(model: onnx.ModelProto) -> None:
@@ -89,7 +170,7 @@ def remove_unused(model: onnx.ModelProto) -> None:
     kept = []
     for node in reversed(graph.node):
         if any(output in needed for output in node.output):
-            needed.update(node.input)
+            needed.update(reads_of(node))
             kept.append(node)
     if len(kept) != len(graph.node):
         nodes = list(reversed(kept))

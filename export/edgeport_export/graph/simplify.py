@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from edgeport_export.graph.trace import Traced
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["simplify"]
+__all__ = ["sign", "simplify"]
 
 _IR_VERSION = 10  # onnx writes later ones, which runtimes in the field refuse
 
 
 def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
-    """Simplify the traced graph and write it as a file that carries its contract.
+    """Simplify the first graph and write it as a file that carries its contract.
 
     Args:
         traced: what :func:`~edgeport_export.graph.trace.trace` gave.
@@ -39,18 +39,20 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
         SimplifyError: if onnxsim fails, or a pass leaves an invalid graph.
     """
     try:
-        # Constants are folded in every graph. Its rewrites help convolutional networks; in a ViT they turn
-        # MatMul and Add into Gemm with Reshapes and com.microsoft operators, slower and tied to one engine.
-        model, _ = onnxsim.simplify(
-            str(traced.path), certify=False, perform_optimization="MatMul" not in traced.op_types
-        )
+        # Constants are folded in every graph.
+        model, _ = onnxsim.simplify(str(traced.path), certify=False, perform_optimization=traced.is_rewritten)
     except Exception as error:  # its C++ core raises bare RuntimeError and more
         raise SimplifyError(f"onnxsim failed on the traced graph: {error}") from error
     notes = run_passes(model)
+    sign(model, contract)
+    save_model(model, path, check=True)
+    return notes
+
+
+def sign(model: onnx.ModelProto, contract: Contract, **others: str) -> None:
+    """Write a contract, and others by their keys, into a model's metadata, and EdgePort as who made it."""
     model.ir_version = min(model.ir_version, _IR_VERSION)
     model.producer_name = "edgeport"
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    onnx.helper.set_model_props(model, {CONTRACT_KEY: text})
-    save_model(model, path, check=True)
-    return notes
+    onnx.helper.set_model_props(model, {CONTRACT_KEY: text, **others})

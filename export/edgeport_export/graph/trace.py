@@ -35,17 +35,22 @@ _DATA_DEPENDENT = "data-dependent expression"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Traced:
-    """A traced graph.
+    """The graph that an export begins with.
 
     Attributes:
         path: the ``.onnx`` file, its weights beside it.
-        program: what PyTorch captured; its node names are the graph's value names.
+        program: what PyTorch captured; its node names are the graph's value names. None where the graph came as a file.
         op_types: operator of every node of the graph.
+        opset: of the graph.
+        is_rewritten: onnxsim's rewrites help it. In a ViT they turn MatMul and Add into Gemm with Reshapes and
+            com.microsoft operators, slower and tied to one engine.
     """
 
     path: Path
-    program: torch.export.ExportedProgram
+    program: torch.export.ExportedProgram | None
     op_types: tuple[str, ...]
+    opset: int
+    is_rewritten: bool
 
 
 def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> Traced:
@@ -96,7 +101,13 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
                 f"cannot write the traced graph beside the output (is the disk full?): {error}"
             ) from error
     op_types = tuple(node.op_type for node in program.model.graph.all_nodes())
-    return Traced(path=path, program=program.exported_program, op_types=op_types)
+    return Traced(
+        path=path,
+        program=program.exported_program,
+        op_types=op_types,
+        opset=opset,
+        is_rewritten="MatMul" not in op_types,
+    )
 
 
 def _batch_of(program: torch.onnx.ONNXProgram) -> object:

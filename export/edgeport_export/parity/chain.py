@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from edgeport_export.graph.model_file import identity_of_data
 from edgeport_export.parity.compare import (
@@ -22,9 +21,8 @@ from edgeport_export.parity.compare import (
     compare,
 )
 from edgeport_export.parity.float64 import OwnDistance
-from edgeport_export.parity.locate import first_departure, first_inexact
 from edgeport_export.parity.reference import check_reference, leave_out_constants
-from edgeport_export.parity.rows import check_graph_rows, check_module_rows
+from edgeport_export.parity.rows import check_graph_rows
 from edgeport_runtime.accuracy.answers import check_answers
 from edgeport_runtime.accuracy.golden import replay
 from edgeport_runtime.bundle.files import sha256_of
@@ -41,8 +39,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from torch import nn
 
+    from edgeport_export.parity.original import Original
     from edgeport_runtime.accuracy.answers import AnswerReport
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.classifier import Classifier
@@ -62,48 +60,47 @@ class Chain:
     """The comparisons of one export.
 
     Args:
-        module: the original, in evaluation mode.
+        original: what every stage is compared with.
         batches: what every stage is run on, float32 BCHW each; the golden images come first.
-        contract: what the module's outputs mean.
+        contract: what its outputs mean.
         num_images: how many golden images there are; None if there is nothing else.
 
     Attributes:
         contract: as given.
-        reference_BK: PyTorch's outputs for all batches, joined.
+        original: as given.
+        reference_BK: its outputs for all batches, joined.
         notes: what is not compared, and why.
 
     Raises:
-        ParityError: if PyTorch's own outputs are zero, constant or not finite, so that nothing could be compared.
+        ParityError: if the original's own outputs are zero, constant or not finite, so that nothing could be compared.
         ExportError: if the answer to an image depends on its batch, naming the submodule.
     """
 
     def __init__(
         self,
-        module: nn.Module,
+        original: Original,
         batches: Sequence[NDArray[np.float32]],
         *,
         contract: Contract,
         num_images: int | None = None,
     ) -> None:
-        def run(batch_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-            with torch.no_grad():
-                # A module may change its input, and give a buffer that it uses again.
-                outputs_BK: NDArray[np.float32] = module(torch.tensor(batch_BCHW)).numpy().copy()
-            return outputs_BK
-
+        self.original = original
         self.contract = contract
         self._num_images = sum(map(len, batches)) if num_images is None else num_images
-        outputs = [run(batch) for batch in batches]
-        self._batches, outputs, self.notes = leave_out_constants(run, batches, outputs, num_images=self._num_images)
+        outputs = [original.run(batch) for batch in batches]
+        self._batches, outputs, self.notes = leave_out_constants(
+            original.run, batches, outputs, num_images=self._num_images, name=original.name
+        )
         self.reference_BK: NDArray[np.float32] = np.concatenate(outputs)
-        check_reference(self.reference_BK, contract, num_images=self._num_images)
-        check_module_rows(module, self._batches, outputs, contract)
-        self._own = OwnDistance(module, self._batches, self.reference_BK, contract)
-        self._own.run_last()
+        check_reference(self.reference_BK, contract, num_images=self._num_images, what=original.what)
+        original.check_rows(self._batches, outputs, contract)
+        self._own = OwnDistance(original, self._batches, self.reference_BK, contract)
+        if original.is_early_in_float64:
+            self._own.run_last()
         self._stages: list[StageReport] = []
         self._skipped: list[SkippedStage] = []
+        self._has_checked_rows = False
         self._checked: dict[tuple[str | int, ...], tuple[str, NDArray[np.float32]]] = {}
-        self._program: torch.export.ExportedProgram | None = None
 
     @property
     def report(self) -> ParityReport:
@@ -119,10 +116,6 @@ class Chain:
                 batches.append(batch if self.contract.batch is not None else batch[:left])
                 left -= len(batch)
         return batches
-
-    def follow(self, program: torch.export.ExportedProgram) -> None:
-        """Take the captured program, which names the node of a failed stage."""
-        self._program = program
 
     def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
         """Run a graph on all batches and compare.
@@ -150,10 +143,12 @@ class Chain:
         self._checked[identity] = (stage, outputs_BK)
         if outputs_BK.shape != self.reference_BK.shape:
             raise ParityError(
-                f"stage {stage}: the outputs have shape {outputs_BK.shape}, PyTorch's have {self.reference_BK.shape}",
+                f"stage {stage}: the outputs have shape {outputs_BK.shape}, {self.original.name}'s have "
+                f"{self.reference_BK.shape}",
                 report=self.report,
             )
-        if not self._stages:
+        if limits.over == "sample" and not self._has_checked_rows:
+            self._has_checked_rows = True
             check_graph_rows(
                 session.run, self._batches, outputs_BK, self.contract, stage=stage, own=self._own.largest or 0.0
             )
@@ -182,6 +177,27 @@ class Chain:
             report = compare(stage, outputs_BK, reference_BK, limits=limits, contract=self.contract, own_B=own_B)
         return replace(report, float64_l2=self._own.largest)
 
+    def check_reference(
+        self,
+        stage: str,
+        outputs_BK: NDArray[np.float32],
+        expected_BK: NDArray[np.float32],
+        *,
+        limits: Limits,
+        source: str,
+    ) -> None:
+        """Compare outputs of the original with those that somebody else has for the same inputs.
+
+        Raises:
+            ParityError: naming the stage and ``source``, the place of the others.
+        """
+        report = compare(stage, outputs_BK, expected_BK, limits=limits, contract=self.contract)
+        self._stages.append(report)
+        if not report.passed:
+            raise ParityError(
+                f"stage {stage}: {self.original.name} departs from {source}: {_verdict(report)}", report=self.report
+            )
+
     def skip(self, stage: str, reason: str) -> None:
         """Note a stage that this machine cannot run."""
         self._skipped.append(SkippedStage(stage=stage, reason=reason))
@@ -198,7 +214,7 @@ class Chain:
             limits: what must be met.
 
         Returns:
-            The stage's report, and how far its answers are from PyTorch's.
+            The stage's report, and how far its answers are from the original's.
 
         Raises:
             ParityError: naming the stage, or the answer that is wrong.
@@ -208,14 +224,16 @@ class Chain:
         report = self._measure(stage, golden.outputs, golden.expected, limits)
         self._stages.append(report)
         if not report.passed:
-            raise ParityError(f"stage {stage} departs from PyTorch: {_verdict(report)}", report=self.report)
+            raise ParityError(
+                f"stage {stage} departs from {self.original.name}: {_verdict(report)}", report=self.report
+            )
         is_float = classifier.variant is not None and classifier.variant.quantization is None
         answers = check_answers(
             classifier, golden.images, golden.answers, tolerance=MAX_SCORE_DIFFERENCE if is_float else 1.0
         )
         if answers.problem is not None:
             raise ParityError(
-                f"stage {stage}: the answers are not PyTorch's: {answers.problem}; no bundle was written",
+                f"stage {stage}: the answers are not {self.original.name}'s: {answers.problem}; no bundle was written",
                 report=self.report,
             )
         return report, answers
@@ -258,25 +276,27 @@ class Chain:
         if report.passed:
             return
         if report.limits.over == "images":  # its values are not PyTorch's, and no single node is to blame
-            raise ParityError(f"stage {report.stage} departs from PyTorch: {_verdict(report)}", report=self.report)
+            raise ParityError(
+                f"stage {report.stage} departs from {self.original.name}: {_verdict(report)}", report=self.report
+            )
         distance_B = np.linalg.norm(outputs_BK.astype(np.float64) - self.reference_BK, axis=1)
         worst = int(np.nan_to_num(distance_B, nan=np.inf).argmax())
         batch, place = self._find(worst)
-        program = self._program if path.suffix == ".onnx" else None
+        original, has_nodes = self.original, path.suffix == ".onnx"
         own = self._own.distances()[worst]
         if own > MAX_RELATIVE_L2:
-            node = None if program is None else first_inexact(program, batch)
+            node = original.first_inexact(batch) if has_nodes else None
             raise ParityError(
-                f"stage {report.stage}: the network is ill-conditioned: on {self._kind(worst, batch[place])} PyTorch's "
-                f"own float32 differs from its float64 by a relative L2 of {own:.1e}"
+                f"stage {report.stage}: the network is ill-conditioned: on {self._kind(worst, batch[place])} "
+                f"{original.name}'s own float32 differs from its float64 by a relative L2 of {own:.1e}"
                 f"{f', first at node {node}' if node else ''}, so that no float32 runtime can be held to its answers; "
                 "no bundle was written",
                 report=self.report,
             )
-        node = None if program is None else first_departure(program, path, batch)
+        node = original.first_departure(path, batch) if has_nodes else None
         where = f" at node {node}" if node else ""
         raise ParityError(
-            f"stage {report.stage} departs from PyTorch{where} on {self._kind(worst, batch[place])}: "
+            f"stage {report.stage} departs from {original.name}{where} on {self._kind(worst, batch[place])}: "
             f"{_verdict(report)}",
             report=self.report,
         )

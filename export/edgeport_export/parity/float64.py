@@ -1,4 +1,4 @@
-"""How exact PyTorch's own float32 is: its distance from the same module in float64, by which others may be judged.
+"""How exact the original's own float32 is: its distance from the same in float64, by which others may be judged.
 
 Shapes: B batch, C channels, H W image, K outputs.
 """
@@ -9,7 +9,6 @@ import contextlib
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from edgeport_runtime.outputs.metrics import relative_l2
 from edgeport_runtime.outputs.tasks import compared
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
+    from edgeport_export.parity.original import Original
     from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["NOT_IN_FLOAT64", "OwnDistance", "in_float64"]
@@ -39,23 +39,23 @@ def in_float64(module: nn.Module) -> Iterator[None]:
 
 
 class OwnDistance:
-    """Distances of a module's float32 outputs from its float64 outputs, of the inputs that it was asked for.
+    """Distances of an original's float32 outputs from its float64 outputs, of the inputs that it was asked for.
 
     Args:
-        module: in float32 and evaluation mode; it is in float64 for the time of a run, and then as it was.
+        original: what is run.
         batches: of the chain, float32 BCHW each.
-        reference_BK: what the module gave for them in float32, joined.
+        reference_BK: what it gave for them in float32, joined.
         contract: what the outputs mean.
     """
 
     def __init__(
         self,
-        module: nn.Module,
+        original: Original,
         batches: Sequence[NDArray[np.float32]],
         reference_BK: NDArray[np.float32],
         contract: Contract,
     ) -> None:
-        self._module, self._batches, self._contract = module, list(batches), contract
+        self._original, self._batches, self._contract = original, list(batches), contract
         self._ends = np.cumsum([len(batch) for batch in self._batches])
         self._reference_BK = reference_BK.copy()
         self._exact_BK = np.full(reference_BK.shape, np.nan)
@@ -76,7 +76,7 @@ class OwnDistance:
         self._run([i for i, end in enumerate(self._ends) if not self._known()[end - 1]])
 
     def distances(self) -> NDArray[np.float64]:
-        """Of each input; 0 where it was not run, or where the module does not run in float64."""
+        """Of each input; 0 where it was not run, or where the original does not run in float64."""
         known_B = self._known()
         result: NDArray[np.float64] = np.zeros(len(known_B))
         if known_B.any():
@@ -92,9 +92,8 @@ class OwnDistance:
         if not self._can_run or not numbers:
             return
         try:
-            with in_float64(self._module), torch.no_grad():
-                for i in numbers:
-                    output_BK = self._module(torch.tensor(self._batches[i]).double())
-                    self._exact_BK[self._ends[i] - len(self._batches[i]) : self._ends[i]] = output_BK.numpy()
+            outputs = self._original.run_in_float64([self._batches[i] for i in numbers])
+            for i, output_BK in zip(numbers, outputs, strict=True):
+                self._exact_BK[self._ends[i] - len(self._batches[i]) : self._ends[i]] = output_BK
         except NOT_IN_FLOAT64:
             self._can_run = False

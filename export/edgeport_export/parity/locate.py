@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -17,28 +17,32 @@ from edgeport_runtime.engine.ort import import_onnxruntime
 from edgeport_runtime.engine.session import INPUT_NAME
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
-__all__ = ["first_departure", "first_inexact"]
+__all__ = ["first_departure", "first_inexact", "values_of_program"]
+
+Record: TypeAlias = "Callable[[str], dict[str, NDArray[Any]]]"
 
 _TOLERANCE = 1e-3  # far above what the order of additions changes in one network, far below a wrong weight's effect
 
 
-def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: NDArray[np.float32]) -> str | None:
-    """Compare values of the same name in PyTorch's captured program and in a graph.
+def first_departure(record: Record, path: Path, x_BCHW: NDArray[np.float32]) -> str | None:
+    """Compare values of the same name in the original and in a graph.
 
     Args:
-        program: what PyTorch captured.
+        record: gives the original's values on that input by their names; it is told what the graph's output is called.
         path: the failed stage's ``.onnx``.
         x_BCHW: an input on which the stage failed.
 
     Returns:
         Name and operator of the first node whose value departs and after which everything that depends on it departs
         too (a value that a fusion gave another meaning is followed by ones that agree). Nodes just before it that have
-        no counterpart in PyTorch's program may be to blame as well, and are named with it. None if there is none.
+        no counterpart in the original may be to blame as well, and are named with it. None if there is none.
     """
     model = onnx.load(path)
-    expected = _Recorder(program).record(torch.from_numpy(x_BCHW), output=model.graph.output[0].name)
+    expected = record(model.graph.output[0].name)
     actual = _run_with_intermediates(model, x_BCHW, wanted=set(expected), beside=path.parent)
     departs = {name: _differs(actual[name], expected[name]) for name in actual}
     index = GraphIndex(model.graph)
@@ -56,6 +60,13 @@ def first_departure(program: torch.export.ExportedProgram, path: Path, x_BCHW: N
                 suspects += [producer for producer in unseen if producer is not None and producer not in suspects]
             return ", ".join(f"{suspect.name} ({suspect.op_type})" for suspect in reversed(suspects))
     return None
+
+
+def values_of_program(
+    program: torch.export.ExportedProgram, x_BCHW: NDArray[np.float32], *, output: str
+) -> dict[str, NDArray[Any]]:
+    """Every value of PyTorch's captured program by its name; its output is called ``output``."""
+    return _Recorder(program).record(torch.from_numpy(x_BCHW), output=output)
 
 
 def first_inexact(program: torch.export.ExportedProgram, x_BCHW: NDArray[np.float32]) -> str | None:

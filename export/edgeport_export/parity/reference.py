@@ -1,4 +1,4 @@
-"""PyTorch's own outputs: whether anything can be compared with them.
+"""The original's own outputs: whether anything can be compared with them.
 
 Shapes: B batch, C channels, H W image, K outputs.
 """
@@ -29,17 +29,19 @@ def leave_out_constants(
     outputs: Sequence[NDArray[np.float32]],
     *,
     num_images: int,
+    name: str = "PyTorch",
 ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], tuple[str, ...]]:
-    """Put random values in the place of constant images to which PyTorch has no answer.
+    """Put random values in the place of constant images to which the original has no answer.
 
     No camera gives such images, and a network that divides by the deviation of its input gives NaN for them, or, where
     it adds a small number to the deviation, rounding errors that it makes large.
 
     Args:
-        run: the module, from BCHW to BK.
+        run: the original, from BCHW to BK.
         batches: of the chain; the golden images come first.
-        outputs: what the module gave for them, BK each.
+        outputs: what it gave for them, BK each.
         num_images: how many golden images there are; they stay, constant or not.
+        name: of the original.
 
     Returns:
         Batches of the same shapes, their outputs, and a note if any was left out.
@@ -63,34 +65,39 @@ def leave_out_constants(
     if not num_left:
         return batches, outputs, ()
     kind = "constant image is" if num_left == 1 else "constant images are"
-    why = "PyTorch's own answer is NaN, rounding noise, or the same for all classes"
+    why = f"{name}'s own answer is NaN, rounding noise, or the same for all classes"
     return batches, outputs, (f"{num_left} {kind} not compared: {why}",)
 
 
-def check_reference(reference_BK: NDArray[np.float32], contract: Contract, *, num_images: int) -> None:
+def check_reference(
+    reference_BK: NDArray[np.float32], contract: Contract, *, num_images: int, what: str = "the module"
+) -> None:
     """Refuse outputs that nothing can be compared with.
 
     Args:
-        reference_BK: what PyTorch gave; the golden images come first.
+        reference_BK: what the original gave; the golden images come first.
         contract: tells the task.
         num_images: how many golden images there are.
+        what: gave them.
 
     Raises:
         ParityError: if outputs are NaN, infinite or all equal.
     """
+    stage = "torch" if what == "the module" else "reference"
     is_finite_B = np.isfinite(reference_BK).all(axis=1)
     if not is_finite_B.all():
         row = int(is_finite_B.argmin())
         which = f"golden image {row + 1}" if row < num_images else "random values"
         raise ParityError(
-            f"stage torch: the module's own outputs are NaN or infinite on {which}; look for a division by zero, such "
+            f"stage {stage}: {what}'s own outputs are NaN or infinite on {which}; look for a division by zero, such "
             "as by the deviation of a constant image, and add a small number to what is divided by"
         )
     is_flat = contract.task == "multiclass" and bool((np.ptp(reference_BK, axis=1) == 0).any())
     if is_flat or np.ptp(reference_BK) == 0:
+        where = ", by --weights or in the factory" if stage == "torch" else ""
         raise ParityError(
-            "stage torch: the module's outputs are all equal, so nothing could be compared; give it trained weights, "
-            "by --weights or in the factory"
+            f"stage {stage}: {what}'s outputs are all equal, so nothing could be compared; give it trained weights"
+            f"{where}"
         )
 
 

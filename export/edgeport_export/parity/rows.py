@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["check_graph_rows", "check_module_rows"]
+__all__ = ["check_file_rows", "check_graph_rows", "check_module_rows"]
 
 # Other kernels may run for another batch: that moves a row by the order of additions, neighbours move it by far more.
 _TOLERANCE = 1e-4
@@ -80,6 +80,36 @@ def _is_rounding(module: nn.Module, batch_BCHW: NDArray[np.float32], alone_BCHW:
     except NOT_IN_FLOAT64:
         return False
     return _distance(alone_BK[-1], together_BK[-1]) <= 1
+
+
+def check_file_rows(
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    batches: Sequence[NDArray[np.float32]],
+    outputs: Sequence[NDArray[np.float32]],
+    contract: Contract,
+    *,
+    name: str,
+) -> None:
+    """As :func:`check_module_rows`, of a model that came as a file, which has no lines.
+
+    Args:
+        run: the model.
+        batches: float32 BCHW each.
+        outputs: what it gave for them, BK each.
+        contract: where it fixes the batch, the image alone fills it.
+        name: of the file.
+
+    Raises:
+        ExportError: if rows depend on each other, or the answers are others at each call.
+    """
+    index = max(range(len(batches)), key=lambda i: len(batches[i]))
+    if _distance(run(batches[index])[-1], outputs[index][-1]) > 1:
+        raise ExportError(f"{name} gives another answer at each call, because it draws random numbers; take that out")
+    if _distance(run(_alone(batches[index], contract))[-1], outputs[index][-1]) > 1:
+        raise ExportError(
+            f"the answer of {name} to an image depends on the other images of its batch; export for one image per call "
+            "with --batch 1"
+        )
 
 
 def check_graph_rows(

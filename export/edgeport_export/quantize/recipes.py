@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from edgeport_export.graph.index import has_products
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -141,11 +142,12 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
 def family_of(model: onnx.ModelProto) -> Family:
     """The family of a float model.
 
-    ``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does; ``saturating``
+    ``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does, or multiplies two
+    values, as attention does (before opset 17 there is no operator that normalizes layers); ``saturating``
     where it has tanh or sigmoid and no ReLU, and less than a tenth of its weights in convolutions.
     """
     operators = {node.op_type for node in model.graph.node}
-    if "LayerNormalization" in operators:
+    if "LayerNormalization" in operators or has_products(model.graph):
         return "transformer"
     if "Relu" not in operators and operators & {"Tanh", "Sigmoid"}:
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}

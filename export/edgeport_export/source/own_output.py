@@ -21,11 +21,11 @@ from edgeport_export.user_lines import running_line, say_error
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from edgeport_runtime.bundle.contract import Task
 
-__all__ = ["Look", "look_at", "refuse_one_output", "task_of"]
+__all__ = ["STRONG", "Activation", "Look", "Seen", "judge_outputs", "look_at", "refuse_one_output", "task_of"]
 
 Activation: TypeAlias = Literal["softmax", "sigmoid", "log-softmax", "log-sigmoid"]
 
@@ -49,29 +49,40 @@ _LOOK_THROUGH = {
 _JOINS = {"aten::cat", "aten::stack"}  # of several heads
 _NUM_RECENT = 256  # operators that are remembered, of those above
 _SUM_TOLERANCE = 1e-3
-_STRONG = 20.0  # deviation of noise that makes logits large
+STRONG = 20.0  # deviation of noise that makes logits large
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Look:
-    """What was seen.
+class Seen:
+    """What was seen of the outputs.
 
     Attributes:
-        module: gives the one tensor (B, K).
         num_outputs: K.
-        activation: what the module ends in, None for plain logits.
+        activation: what the network ends in, None for plain logits.
         notes: what a user must know of it.
+        what: gives them, in messages.
     """
 
-    module: nn.Module
     num_outputs: int
     activation: Activation | None
     notes: tuple[str, ...]
+    what: str = "the module"
 
     @property
     def gives_probabilities(self) -> bool:
         """Whether the outputs are the task's probabilities, so that no activation must follow."""
         return self.activation in ("softmax", "sigmoid")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Look(Seen):
+    """What was seen of a module.
+
+    Attributes:
+        module: gives the one tensor (B, K).
+    """
+
+    module: nn.Module
 
 
 def look_at(
@@ -103,16 +114,40 @@ def look_at(
         _check(output_BK, size, watch, expected=shapes[-1] if shapes else None)
         shapes.append(output_BK.shape[1])
         if size == max(sizes):
-            activation, why = _find_activation(output_BK, watch)
-    if activation is None:
-        strong_BK, _ = _run(taken, images * _STRONG)
-        why = _question(torch.cat([output_BK, strong_BK]))
-    if why:
-        notes.append(why)
+            weak_BK, found = output_BK, watch.activation_of(output_BK)
+    activation, why = judge_outputs(weak_BK, found, lambda: _run(taken, images * STRONG)[0])
+    notes += why
     return Look(module=taken, num_outputs=shapes[0], activation=activation, notes=tuple(notes))
 
 
-def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
+def judge_outputs(
+    weak_BK: torch.Tensor,
+    found: Activation | None,
+    strong: Callable[[], torch.Tensor],
+    *,
+    what: str = "the module",
+) -> tuple[Activation | None, list[str]]:
+    """What a network ends in: told by its last operator and confirmed by the numbers, or by the numbers alone.
+
+    Args:
+        weak_BK: outputs for noise.
+        found: what the last operator says.
+        strong: gives the outputs for the same noise times ``STRONG``.
+        what: gives them, in messages.
+
+    Returns:
+        The activation, and what a user must know of it.
+
+    Raises:
+        ExportError: if the outputs are neither logits nor the task's probabilities.
+    """
+    activation, why = _find_activation(weak_BK, found, what)
+    if activation is None:
+        why = _question(torch.cat([weak_BK, strong()]), what)
+    return activation, [why] if why else []
+
+
+def task_of(look: Seen, asked: Task | None, *, name: str) -> Task:
     """The task that the module's outputs can have.
 
     Args:
@@ -128,7 +163,7 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
         if activation in ("softmax", "log-softmax"):
             raise InputError(
                 f"{name} ends in {activation} over a single output, which is the same for every image; take it out of "
-                "the module, and add --task binary"
+                f"{look.what}, and add --task binary"
             )
         if asked == "multiclass" or (asked is None and activation != "sigmoid"):
             refuse_one_output(name)
@@ -139,12 +174,12 @@ def task_of(look: Look, asked: Task | None, *, name: str) -> Task:
     if activation == "sigmoid" and asked != "multilabel":
         raise InputError(
             f"{name} ends in a sigmoid of each of its {count} outputs; add --task multilabel if several labels can be "
-            "true of an image, otherwise take the sigmoid out of the module"
+            f"true of an image, otherwise take the sigmoid out of {look.what}"
         )
     if activation in ("softmax", "log-softmax") and asked == "multilabel":
         raise InputError(
             f"{name} ends in {activation}, which decides for one of its {count} classes, but a multilabel task judges "
-            "each alone; omit --task multilabel, or take the softmax out of the module"
+            f"each alone; omit --task multilabel, or take the softmax out of {look.what}"
         )
     return asked or "multiclass"
 
@@ -257,33 +292,30 @@ def _reshape(shape: tuple[int, ...], size: int, watch: _Watch) -> str:
     return "a classifier gives one row of K scores for each image"
 
 
-def _find_activation(output_BK: torch.Tensor, watch: _Watch) -> tuple[Activation | None, str]:
-    """What the module ends in: told by its last operator and confirmed by the numbers, or by the numbers alone."""
-    found = watch.activation_of(output_BK)
+def _find_activation(output_BK: torch.Tensor, found: Activation | None, what: str) -> tuple[Activation | None, str]:
+    remedy = "take it out of forward" if what == "the module" else "export the network without it"
     sums_to_one = bool((output_BK >= 0).all()) and bool(((output_BK.sum(1) - 1).abs() < _SUM_TOLERANCE).all())
     is_probability = bool(((output_BK >= 0) & (output_BK <= 1)).all())
     if output_BK.shape[1] > 1 and sums_to_one:
         how = "it ends in softmax" if found == "softmax" else "its rows are not negative and sum to 1"
-        return "softmax", f"the module gives probabilities already ({how}); no softmax is applied to them"
+        return "softmax", f"{what} gives probabilities already ({how}); no softmax is applied to them"
     if found == "softmax" and output_BK.shape[1] > 1:
         raise ExportError(
-            "the module ends in softmax, but what it gives for an image does not sum to 1 (another axis, or a part of "
-            "the classes); give softmax the axis dim=1, or take it out of forward"
+            f"{what} ends in softmax, but what it gives for an image does not sum to 1 (another axis, or a part of "
+            f"the classes); give softmax the axis dim=1, or {remedy}"
         )
     if found == "sigmoid" and is_probability:
-        return found, "the module gives probabilities already (it ends in a sigmoid); no sigmoid is applied to them"
+        return found, f"{what} gives probabilities already (it ends in a sigmoid); no sigmoid is applied to them"
     if found == "softmax":
-        return found, "the module ends in softmax"
+        return found, f"{what} ends in softmax"
     if found == "log-softmax":
-        return found, "the module ends in log-softmax; softmax turns that into its probabilities"
+        return found, f"{what} ends in log-softmax; softmax turns that into its probabilities"
     if found == "log-sigmoid":
-        raise ExportError(
-            "the module ends in log-sigmoid, which EdgePort would take for logits; take it out of forward"
-        )
+        raise ExportError(f"{what} ends in log-sigmoid, which EdgePort would take for logits; {remedy}")
     return None, ""
 
 
-def _question(outputs_BK: torch.Tensor) -> str:
+def _question(outputs_BK: torch.Tensor, what: str) -> str:
     """What to ask the user of outputs that only look like probabilities, for weak noise and for strong; "" if nothing.
 
     Raises:
@@ -292,13 +324,13 @@ def _question(outputs_BK: torch.Tensor) -> str:
     sums_to_100 = bool(((outputs_BK.sum(1) - 100).abs() < _SUM_TOLERANCE).all())
     if outputs_BK.shape[1] > 1 and sums_to_100 and bool((outputs_BK >= 0).all()):
         raise ExportError(
-            "the module's outputs are not negative and sum to 100 for every image, as percentages do; divide them by "
+            f"{what}'s outputs are not negative and sum to 100 for every image, as percentages do; divide them by "
             "100, or return the logits"
         )
     if bool(((outputs_BK >= 0) & (outputs_BK <= 1)).all()):
         return (
-            "every output of the module lies between 0 and 1, and is taken for a logit; if it is a probability "
-            "already, let the module end in torch.sigmoid or torch.softmax, so that no other is applied"
+            f"every output of {what} lies between 0 and 1, and is taken for a logit; if it is a probability "
+            f"already, let {what} end in torch.sigmoid or torch.softmax, so that no other is applied"
         )
     return ""
 

@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from edgeport_models.weights import Checkpoint
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["Subject", "check_options", "find_subject"]
+__all__ = ["OWN_INPUT", "Subject", "check_given", "check_options", "command_line_of", "contract_with", "find_subject"]
 
 _OWN = "a module of one's own"
 _NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
-_OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
+OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
     color="rgb",
     resize="shorter",
     resize_size=1,
@@ -95,12 +95,18 @@ def check_options(config: ExportConfig) -> None:
         InputError: naming the option.
     """
     name = config.architecture or ""
-    if libraries.is_in_library(name):
-        _check_foreign(config)
-        resolve_preprocess(_OWN_INPUT, config.input_options)
+    is_file = name.endswith(".onnx")
+    for option in ("input_name", "input_layout", "reference"):
+        if getattr(config, option) is not None and not is_file:
+            raise InputError(f"--{option.replace('_', '-')} is for an .onnx file, but {name} is none; omit it")
+    if is_file:
+        check_given(config)
+    elif libraries.is_in_library(name):
+        check_foreign(config)
+        resolve_preprocess(OWN_INPUT, config.input_options)
     elif user_module.is_reference(name):
         _check_own(config)
-        resolve_preprocess(_OWN_INPUT, config.input_options)
+        resolve_preprocess(OWN_INPUT, config.input_options)
     else:
         spec = _spec(config)
         try:
@@ -112,7 +118,7 @@ def check_options(config: ExportConfig) -> None:
 
 def _check_input(default: PreprocessSpec, config: ExportConfig) -> None:
     """Raise InputError if the input's options contradict each other, whatever files beside the weights may tell."""
-    others = () if config.weights is None else (_OWN_INPUT, replace(_OWN_INPUT, color="grey", mean=(0.0,), std=(1.0,)))
+    others = () if config.weights is None else (OWN_INPUT, replace(OWN_INPUT, color="grey", mean=(0.0,), std=(1.0,)))
     errors = []
     for possible in (default, *others):
         try:
@@ -148,7 +154,7 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
     return _named(config)
 
 
-def _check_foreign(config: ExportConfig) -> None:
+def check_foreign(config: ExportConfig) -> None:
     """Raise InputError if an option is for networks of ours alone."""
     foreign = [*config.options, *(["sum_channels"] if config.sum_channels else [])]
     if foreign:
@@ -158,21 +164,31 @@ def _check_foreign(config: ExportConfig) -> None:
         )
 
 
+def check_given(config: ExportConfig) -> None:
+    """Raise InputError if an option is not for an ``.onnx`` file."""
+    check_foreign(config)
+    for option in ("weights", "weights_key", "channels"):
+        if getattr(config, option) is not None:
+            raise InputError(
+                f"--{option.replace('_', '-')} does not apply to an .onnx file, which has its own; omit it"
+            )
+
+
 def _check_own(config: ExportConfig) -> None:
     """Raise InputError if the image size is missing, or an option is not for a module of the user's own."""
-    _check_foreign(config)
+    check_foreign(config)
     if config.image_size is None and config.weights is None:
         raise InputError(_NO_IMAGE_SIZE)
 
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
     _check_own(config)
-    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
-    command_line = _command_line(config)
+    resolve_preprocess(OWN_INPUT, config.input_options)  # before anything is read
+    command_line = command_line_of(config)
     module, notes = user_module.private_copy(module)
     name = config.architecture or type(module).__name__
-    own = fill_own(module, open_own(config, name=name, default=_OWN_INPUT, given=set(command_line)), name=name)
-    told = {ARCHITECTURE: tell_architecture(_OWN_INPUT), COMMAND_LINE: command_line, **own.told}
+    own = fill_own(module, open_own(config, name=name, default=OWN_INPUT, given=set(command_line)), name=name)
+    told = {ARCHITECTURE: tell_architecture(OWN_INPUT), COMMAND_LINE: command_line, **own.told}
     if resolve(told)["image_size"].source == ARCHITECTURE:
         raise InputError(_NO_IMAGE_SIZE)
     return _seen(module, own, told, config, name=name, source=_OWN, notes=notes)
@@ -181,11 +197,11 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
 def _of_library(config: ExportConfig) -> Subject:
     """A network of another library, with as many outputs as the checkpoint's head has, or as was asked for."""
     network = libraries.find_network(config.architecture or "")
-    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
-    command_line = _command_line(config)
-    opened = open_own(config, name=network.name, default=_OWN_INPUT, given=set(command_line))
+    resolve_preprocess(OWN_INPUT, config.input_options)  # before anything is read
+    command_line = command_line_of(config)
+    opened = open_own(config, name=network.name, default=OWN_INPUT, given=set(command_line))
     told = {
-        ARCHITECTURE: tell_architecture(_OWN_INPUT),
+        ARCHITECTURE: tell_architecture(OWN_INPUT),
         LIBRARY: network.describe(set(command_line)),
         COMMAND_LINE: command_line,
         **({} if opened is None else opened.told),
@@ -211,7 +227,8 @@ def _of_library(config: ExportConfig) -> Subject:
     return _seen(module, own, told, config, name=network.name, source=network.source, notes=notes)
 
 
-def _command_line(config: ExportConfig) -> dict[str, Any]:
+def command_line_of(config: ExportConfig) -> dict[str, Any]:
+    """What the command line tells of the options of ``resolve.OPTIONS``, with the labels of its file."""
     command_line = tell_command_line(config)
     if config.labels is not None:
         command_line["labels"] = read_labels(config.labels)
@@ -240,7 +257,7 @@ def _seen(
         raise InputError(f"--num-classes is {config.num_classes}, but {name} gives {told[ARCHITECTURE]['num_classes']}")
     values = resolve(told)
     weights = own.entry(values)
-    contract = _contract(values, config)
+    contract = contract_with(values, config)
     if look.gives_probabilities:
         contract = replace(contract, output="probabilities")
     return Subject(
@@ -265,7 +282,7 @@ def _named(config: ExportConfig) -> Subject:
     values = resolve(_tell(config, spec, checkpoint))
     if checkpoint is not None and "labels" in values and values["labels"].source == CONFIG:
         check_labels(values["labels"].value, values["num_classes"].value, checkpoint.source)
-    contract = _contract(values, config)
+    contract = contract_with(values, config)
     if contract.task == "multiclass" and contract.num_classes == 1:
         refuse_one_output(spec.name)
     options = {name: values[name].value for name in OPTIONS if name in values}
@@ -329,7 +346,8 @@ def _tell(config: ExportConfig, spec: ModelSpec, checkpoint: Checkpoint | None) 
     return told
 
 
-def _contract(values: dict[str, Value], config: ExportConfig) -> Contract:
+def contract_with(values: dict[str, Value], config: ExportConfig) -> Contract:
+    """The contract; raises ExportError if there is not one label per class."""
     num_classes, labels = values["num_classes"].value, values.get("labels")
     if labels is not None and len(labels.value) != num_classes:
         raise ExportError(f"{config.labels} holds {len(labels.value)} labels, but the model has {num_classes} classes")

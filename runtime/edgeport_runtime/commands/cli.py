@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.commands.arguments import complete
 from edgeport_runtime.commands.console import DONE, ERROR, PARITY, run_command
-from edgeport_runtime.commands.parser import make_parser
+from edgeport_runtime.commands.parser import CONTRACT_OPTIONS, make_parser
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _STREAM_FROM = 16
+_MAX_LABELS_BYTES = 16 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -43,7 +44,10 @@ def _predict(args: argparse.Namespace) -> int:
     images, left_out = _expand(args.images)
     show = None if len(images) == 1 or sys.stdout.isatty() else _progress(args)
     results: list[dict[str, Any]] = []
-    with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
+    contract = _contract(args)
+    with Classifier.load(
+        args.bundle, variant=args.variant, device=args.device, spin=False, contract=contract
+    ) as classifier:
         _tell_choice(args, classifier.explain())
         for image, predictions, error in _classify(classifier, images, args.top_k):
             if predictions is None:
@@ -62,6 +66,21 @@ def _predict(args: argparse.Namespace) -> int:
         _print_json(results)
     _tell_left_out(args, left_out)
     return ERROR if any("error" in result for result in results) else DONE
+
+
+def _contract(args: argparse.Namespace) -> dict[str, Any] | None:
+    """What is told of a model that EdgePort did not write; None where nothing is."""
+    from pathlib import Path
+
+    given = {name: getattr(args, name) for name in CONTRACT_OPTIONS if getattr(args, name) is not None}
+    if "labels" in given:
+        with Path(given["labels"]).open(encoding="utf-8", errors="replace") as file:
+            given["labels"] = file.read(_MAX_LABELS_BYTES).splitlines()
+    if args.contract is None:
+        return given or None
+    from edgeport_runtime.loading.foreign import read_options
+
+    return {**read_options(args.contract), **given}
 
 
 def _expand(paths: list[str]) -> tuple[list[str], Counter[str]]:
@@ -131,7 +150,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_evaluation
 
-    with Classifier.load(args.bundle, variant=args.variant, device=args.device) as classifier:
+    contract = _contract(args)
+    with Classifier.load(args.bundle, variant=args.variant, device=args.device, contract=contract) as classifier:
         _tell_choice(args, classifier.explain())
         result = evaluate(classifier, args.data, match=args.match, on_progress=_progress(args))
         for unusable in result.unusable:

@@ -8,7 +8,13 @@ from typing import TypeAlias, get_args
 from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity
 
-__all__ = ["make_parser"]
+__all__ = ["CONTRACT_OPTIONS", "make_parser"]
+
+CONTRACT_OPTIONS = (
+    *("image_size", "color", "scale", "mean", "std", "resize", "interpolation", "crop_pct", "task", "threshold"),
+    *("output", "input_name", "output_name", "input_layout", "labels"),
+)
+"""Options that tell the contract of a model that EdgePort did not write, as they are called in Python and JSON."""
 
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
 _BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
@@ -41,7 +47,7 @@ def make_parser() -> Parser:
 
     def add(name: str, text: str, *examples: str) -> Parser:
         sub = _add_command(commands, name, text, *examples)
-        sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or one of its .onnx files.")
+        sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or an .onnx file.")
         sub.add_argument(
             "--variant",
             default="auto",
@@ -63,6 +69,7 @@ def make_parser() -> Parser:
     predict = add("predict", "Classify images.", "build/digits digit.png", "build/digits photos --top-k 3 --json")
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
     predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="Classes to print (default 5).")
+    _add_contract_options(predict)
     evaluate = add(
         "evaluate",
         "Measure a model on labelled images.",
@@ -76,6 +83,7 @@ def make_parser() -> Parser:
         help="Labelled images: one folder per class, or a CSV with the columns path,labels.",
     )
     _add_match(evaluate)
+    _add_contract_options(evaluate)
     add(
         "verify",
         "Run the golden images on this device and compare the outputs with PyTorch's.",
@@ -111,6 +119,41 @@ def _add_match(command: Parser) -> None:
         help="How folders become classes: auto (default) by the labels' names, or by number; order takes the folders, "
         "sorted by name, as the classes in their order.",
     )
+
+
+def _add_contract_options(command: Parser) -> None:
+    """What a model file that EdgePort did not write cannot tell; ``CONTRACT_OPTIONS`` names them."""
+    group = command.add_argument_group(
+        "an .onnx file that EdgePort did not write",
+        "How an image becomes its input, and what its output means. The file itself tells the rest.",
+    )
+    group.add_argument(
+        "--contract",
+        metavar="FILE",
+        help='JSON object of the options below, such as {"image_size": 224, "mean": [0.5, 0.5, 0.5]}, or a bundle\'s '
+        "manifest.json. Options of the command line come before it.",
+    )
+    for name, kind, metavar, text in (
+        ("image-size", int, "N", "Side of the square input, where the file leaves it open."),
+        ("color", str, "C", "Order of the channels: rgb (default), bgr or grey."),
+        ("scale", str, "S", "Range of the pixels before --mean and --std: unit, 0 to 1 (default), or byte, 0 to 255."),
+        ("resize", str, "R", "What to resize before the crop: shorter (default) side, both sides exact, or none."),
+        ("interpolation", str, "I", "Filter of the resize (default bilinear)."),
+        ("crop-pct", float, "P", "Part of the resized side that the centre crop keeps (default 1)."),
+        ("task", str, "T", "multiclass, binary or multilabel."),
+        ("output", str, "O", "What the model gives: logits or probabilities. Default: as its values look."),
+        ("input-name", str, "NAME", "Its input, where there are several."),
+        ("output-name", str, "NAME", "The output that holds the classes, where several could."),
+        ("input-layout", str, "L", "Order of the input's axes, nchw or nhwc, where its shape does not tell."),
+    ):
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
+    for name, text in (
+        ("mean", "Subtracted after scaling, one value per channel (default 0)."),
+        ("std", "Divides after that, one value per channel (default 1)."),
+        ("threshold", "Decision threshold of a binary or multilabel model (default 0.5)."),
+    ):
+        group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
+    group.add_argument("--labels", metavar="FILE", help="Labels, one per line in the order of the classes.")
 
 
 def _add_compare(commands: _Commands) -> None:
@@ -202,6 +245,13 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number; write the images before the options") from None
 
 
 def _positive(text: str) -> int:

@@ -27,7 +27,10 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
         InputError, SessionError: as ``Classifier.load``.
     """
     if Path(bundle).is_file():
-        raise InputError(f"{bundle} is a file; give verify the bundle's folder, which holds the golden images")
+        raise InputError(
+            f"{bundle} is a single file, and verify needs golden images with known outputs, which a bundle holds: give "
+            f"its folder, or make one of the file: export-model {Path(bundle).name} -o DIR"
+        )
     with Classifier.load(bundle, variant=variant, device=device) as classifier:
         assert classifier.manifest is not None
         _check_models(Path(bundle), classifier.manifest)

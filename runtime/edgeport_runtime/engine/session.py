@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from edgeport_runtime.engine.binding import BoundRun
     from edgeport_runtime.engine.providers import Provider
 
-__all__ = ["INPUT_NAME", "Session", "SessionSettings", "save_optimized"]
+__all__ = ["INPUT_NAME", "Session", "SessionSettings", "remedy_for_foreign", "save_optimized"]
 
 INPUT_NAME = "image"
 _LOG_FATAL = 4  # errors reach the caller as exceptions; ONNX Runtime need not print them as well
@@ -70,16 +71,26 @@ class Session:
         self.path, self.settings = path, settings or SessionSettings()
         self._session = _make_session(path, provider, self.settings)
         self.assignment = _assignment(self._session)
+        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        self.input_shape: list[int | str] = []
+        self.output_shape: list[int | str] = []
+        self.output_name: str = ""
+        self._bound: BoundRun | None = None
+        self._find_ends()
+        self._bind(provider)
+
+    def _find_ends(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if [i.name for i in inputs] != [INPUT_NAME] or len(outputs) != 1 or outputs[0].name not in OUTPUTS:
             raise ManifestError(
-                f"{path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; EdgePort did not write it"
+                f"{self.path} has no input {INPUT_NAME!r} and output {' or '.join(OUTPUTS)}; EdgePort did not write it"
+                f"{remedy_for_foreign(self.path)}"
             )
-        self.input_shape: list[int | str] = inputs[0].shape
-        self.output_name: str = outputs[0].name
-        self.output_shape: list[int | str] = outputs[0].shape
-        self.metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
-        self._bound = None
+        self.input_shape = inputs[0].shape
+        self.output_name = outputs[0].name
+        self.output_shape = outputs[0].shape
+
+    def _bind(self, provider: Provider) -> None:
         if provider.memory is not None:
             from edgeport_runtime.engine.binding import BoundRun
 
@@ -91,13 +102,25 @@ class Session:
         Raises:
             SessionError: if the run fails, for want of memory for example.
         """
+        return self._call({INPUT_NAME: x_BCHW})
+
+    def _call(self, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
+        (x,) = feeds.values()
         try:
             if self._bound is not None:
-                return self._bound(x_BCHW)
-            outputs_BK: NDArray[np.float32] = self._session.run([self.output_name], {INPUT_NAME: x_BCHW})[0]
+                return self._bound(x)
+            output: NDArray[Any] = self._session.run([self.output_name], feeds)[0]
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
-            raise SessionError(f"the model failed on an input of shape {x_BCHW.shape}: {_one_line(error)}") from None
-        return outputs_BK
+            raise SessionError(f"the model failed on an input of shape {x.shape}: {_one_line(error)}") from None
+        return output
+
+
+def remedy_for_foreign(path: Path) -> str:
+    """What to do with a model that EdgePort did not write, to end a message with."""
+    return (
+        f"; say how an image becomes its input (--image-size, --mean, --std, or --contract FILE), or make a bundle of "
+        f"it: export-model {path.name} -o DIR"
+    )
 
 
 def save_optimized(path: Path, target: Path, *, settings: SessionSettings) -> None:

@@ -13,8 +13,9 @@ from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.bundle.files import bundle_file, checked_file
 from edgeport_runtime.bundle.manifest import CONTRACT_KEY, QUANTIZATION_KEY, Manifest, Variant, load_manifest
 from edgeport_runtime.bundle.schema import expect_object
+from edgeport_runtime.engine.foreign import ForeignSession
 from edgeport_runtime.engine.providers import CPU, PROVIDERS, select_device, unusable
-from edgeport_runtime.engine.session import Session
+from edgeport_runtime.engine.session import Session, remedy_for_foreign
 from edgeport_runtime.errors import DeviceError, InputError, ManifestError, SessionError
 from edgeport_runtime.loading.cache import find_prepared, find_tuned
 from edgeport_runtime.loading.choice import (
@@ -25,9 +26,11 @@ from edgeport_runtime.loading.choice import (
     saturates,
     stores_weights_only,
 )
+from edgeport_runtime.loading.foreign import asked_of, contract_of, read_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import os
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from edgeport_runtime.engine.providers import Provider
@@ -61,7 +64,13 @@ class LoadedModel(NamedTuple):
 
 
 def load_model(
-    path: Path, *, device: str, variant: str, settings: SessionSettings, is_exact: bool = False
+    path: Path,
+    *,
+    device: str,
+    variant: str,
+    settings: SessionSettings,
+    is_exact: bool = False,
+    contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
 ) -> LoadedModel:
     """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``.
 
@@ -74,7 +83,15 @@ def load_model(
         raise InputError(
             f"{path} does not exist; give a bundle (a folder that export-model wrote) or one of its .onnx files"
         )
-    load = functools.partial(_load_bundle, is_exact=is_exact) if path.is_dir() else _load_file
+    load: Callable[[Path, str, str, SessionSettings], LoadedModel]
+    if path.is_dir():
+        if contract is not None:
+            raise InputError(f"{path} is a folder; a contract is for a lone .onnx file, a bundle has its own")
+        load = functools.partial(_load_bundle, is_exact=is_exact)
+    elif contract is not None:
+        load = functools.partial(_load_foreign, options=read_options(contract))
+    else:
+        load = _load_file
     try:
         return load(path, device, variant, settings)
     except DeviceError as error:
@@ -121,6 +138,27 @@ def _load_file(path: Path, device: str, variant: str, settings: SessionSettings)
     if stores_weights_only(quantization):
         session = reopen(replace(settings, unpack_weights=True))  # only the open file could tell
     return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization))
+
+
+def _load_foreign(
+    path: Path, device: str, variant: str, settings: SessionSettings, *, options: Mapping[str, Any]
+) -> LoadedModel:
+    """A lone file that EdgePort did not write, with the contract that its user tells."""
+    if variant != "auto":
+        raise InputError(f"{path} is a single model file; variant={variant!r} needs the bundle's folder")
+    provider, reasons = select_device(device)
+
+    def reopen(settings: SessionSettings) -> ForeignSession:
+        return ForeignSession(path, provider=provider, settings=settings, asked=asked_of(options))
+
+    session = reopen(settings)
+    if CONTRACT_KEY in session.metadata:
+        raise InputError(f"{path} was written by EdgePort and holds its contract; omit the options that tell another")
+    operators = {operator for names in (session.assignment or {}).values() for operator in names}
+    # What ONNX Runtime makes of DynamicQuantizeLinear. Before 1.24 it does not tell, and each image is run by itself.
+    has_dynamic_ranges = session.assignment is None or any("Dynamic" in operator for operator in operators)
+    contract = contract_of(options, session)
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons, has_dynamic_ranges)
 
 
 def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
@@ -180,7 +218,9 @@ def _embedded(session: Session, key: str) -> dict[str, Any]:
     """An object of JSON in a model's metadata."""
     text = session.metadata.get(key)
     if text is None:
-        raise ManifestError(f"{session.path} was not written by EdgePort: its metadata has no {key}")
+        raise ManifestError(
+            f"{session.path} was not written by EdgePort: its metadata has no {key}{remedy_for_foreign(session.path)}"
+        )
     try:
         return expect_object(json.loads(text), key)
     except (ValueError, RecursionError) as error:

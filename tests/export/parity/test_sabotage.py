@@ -18,6 +18,7 @@ from edgeport_export.graph.outcome import Outcome
 from edgeport_export.graph.passes import PASSES
 from edgeport_export.parity.chain import Chain
 from edgeport_export.parity.compare import Limits, StageReport
+from edgeport_export.parity.torch_original import TorchOriginal
 from edgeport_runtime import ParityError
 from speed import slow_but
 
@@ -223,7 +224,7 @@ def test_a_stage_of_the_same_bytes_meets_its_own_limits(tmp_path: Path) -> None:
     result = export(module, ExportConfig(output=tmp_path / "bundle", image_size=8, quantize=()))
     model = result.path / "model.fp32.onnx"
     inputs = [np.random.default_rng(0).standard_normal((3, 3, 8, 8), np.float32)]
-    chain = Chain(module, inputs, contract=result.manifest.contract)
+    chain = Chain(TorchOriginal(module), inputs, contract=result.manifest.contract)
     chain.check_graph("loose", model, limits=Limits(relative_l2=1.0, agreement=0.0, over="images"))
     chain.reference_BK[0] += 1.0 + np.arange(4, dtype=np.float32)
     with pytest.raises(ParityError, match="stage strict departs"):
