@@ -15,7 +15,7 @@ from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.errors import AccuracyError, InputError
-from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
+from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale, Size, as_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,9 +128,20 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
 
 
 def _add_input_options(shape: argparse._ArgumentGroup) -> None:
-    shape.add_argument("--image-size", type=int, metavar="N", help="Side of the network's square input, in pixels.")
-    shape.add_argument("--channels", type=int, metavar="N", help="Number of input channels, 1 or 3.")
-    shape.add_argument("--color", choices=get_args(Color), help="Order of the input channels.")
+    shape.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="Side of the network's square input, in pixels; or its height and width, in this order.",
+    )
+    shape.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="Number of input channels: 1, 2 (grey and alpha), 3, or 4 (with alpha).",
+    )
+    shape.add_argument("--color", choices=get_args(Color), help="Order of the input channels; la is grey and alpha.")
     shape.add_argument(
         "--scale", choices=get_args(Scale), help="Range of the pixels before --mean and --std: 0 to 1, or 0 to 255."
     )
@@ -143,7 +154,15 @@ def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument(
         "--resize",
         choices=get_args(Resize),
-        help="What to resize before the crop: the shorter side, both sides, or nothing.",
+        help="What to resize before the crop: the shorter side, both sides, or nothing; pad makes the image fit in "
+        "whole, and fills the rest.",
+    )
+    shape.add_argument(
+        "--pad-color",
+        type=int,
+        nargs="+",
+        metavar="V",
+        help="What --resize pad fills with, from 0 to 255: one value, or one per channel (default 114, and opaque).",
     )
     shape.add_argument("--interpolation", choices=get_args(Interpolation), help="Resampling filter of the resize.")
     shape.add_argument(
@@ -269,6 +288,12 @@ def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
 
 
+def _size(values: list[int] | None) -> Size | None:
+    if values is None:
+        return None
+    return as_size(values[0], values[-1]) if len(values) <= 2 else tuple(values)  # type: ignore[return-value]
+
+
 def _part(text: str) -> float:
     try:
         above, slash, below = text.partition("/")
@@ -319,9 +344,10 @@ def _export(args: argparse.Namespace) -> int:
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in ("list", "json")}
     if values["calibration"] is not None and values["calibration"] != "builtin":
         values["calibration"] = Path(values["calibration"])
-    for key in ("mean", "std", "threshold"):
+    for key in ("mean", "std", "threshold", "pad_color"):
         values[key] = None if values[key] is None else tuple(values[key])
     try:
+        values["image_size"] = _size(values["image_size"])
         config = ExportConfig(**values)
         check_options(config)
     except InputError as error:

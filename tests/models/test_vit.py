@@ -111,7 +111,7 @@ def test_image_size_that_is_no_multiple_of_the_patch_is_refused(name: str) -> No
 
 
 def test_sinusoidal_positions_by_hand() -> None:
-    positions_ND = sinusoidal_positions(3, 8)
+    positions_ND = sinusoidal_positions(3, 3, 8)
     assert positions_ND.shape == (9, 8)
     row, column = 2, 1
     angles = [(column, 1.0), (column, 0.01), (row, 1.0), (row, 0.01)]
@@ -120,7 +120,7 @@ def test_sinusoidal_positions_by_hand() -> None:
     expected = [*sines[:2], *cosines[:2], *sines[2:], *cosines[2:]]
     assert positions_ND[3 * row + column].tolist() == pytest.approx(expected, abs=1e-6)
     with pytest.raises(ValueError, match="width 6 is not a multiple of 4"):
-        sinusoidal_positions(3, 6)
+        sinusoidal_positions(3, 3, 6)
 
 
 def test_sinusoidal_positions_are_fixed_and_not_in_the_state_dict() -> None:

@@ -18,10 +18,13 @@ from edgeport_export.source.processor import timm_fields
 from edgeport_export.user_lines import say_error
 from edgeport_models.weights import init_random
 from edgeport_runtime.errors import ExportError, InputError
+from edgeport_runtime.pixels.preprocess import as_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
     from types import ModuleType
+
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = [
     "LIBRARIES",
@@ -48,7 +51,7 @@ class LibraryNetwork:
         num_classes: that the library gives it, where nobody says otherwise.
         labels: of those classes, where the library tells them.
         describe: the fields of the input contract that the library's description specifies, except those given.
-        build: makes it, with random weights, from the numbers of outputs and input channels and the side of the input.
+        build: makes it, with random weights, from the numbers of outputs and input channels and the size of the input.
     """
 
     name: str
@@ -57,7 +60,7 @@ class LibraryNetwork:
     num_classes: int
     labels: tuple[str, ...] = ()
     describe: Callable[[Set[str]], dict[str, Any]] = field(repr=False)
-    build: Callable[[int, int, int], nn.Module] = field(repr=False)
+    build: Callable[[int, int, Size], nn.Module] = field(repr=False)
 
 
 def is_in_library(reference: str) -> bool:
@@ -197,16 +200,16 @@ def _timm(name: str) -> LibraryNetwork:
     document: dict[str, Any] = {
         key: list(value) if isinstance(value, tuple) else value for key, value in config.to_dict().items()
     }
-    side = document["input_size"][-1]
+    default_size = as_size(*document["input_size"][1:])
     if document["num_classes"] in (0, None):
         raise InputError(
             f"timm:{name} classifies nothing, because its weights were trained without a head; choose another tag"
         )
 
-    def build(num_outputs: int, channels: int, size: int) -> nn.Module:
+    def build(num_outputs: int, channels: int, size: Size) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
         make = functools.partial(_build, f"timm:{name}", timm.create_model, name, **options)
-        if size == side:
+        if size == default_size:
             return make()
         try:
             return make(img_size=size)
@@ -235,9 +238,9 @@ def _torchvision(reference: str) -> LibraryNetwork:
         raise InputError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(weights.__members__)}")
     chosen = weights[tag] if tag else weights.DEFAULT
 
-    def build(num_outputs: int, channels: int, _size: int) -> nn.Module:
+    def build(num_outputs: int, channels: int, _size: Size) -> nn.Module:
         if channels != 3:
-            raise InputError(f"torchvision:{name} takes 3 channels, not {channels}; omit --channels and --color grey")
+            raise InputError(f"torchvision:{name} takes 3 channels, not {channels}; omit --channels and --color")
         return _build(f"torchvision:{name}", models.get_model, name, weights=None, num_classes=num_outputs)
 
     return LibraryNetwork(
