@@ -46,7 +46,7 @@ Script: TypeAlias = Literal["c"]
 Positions: TypeAlias = Literal["learned", "sinusoidal"]
 Pooling: TypeAlias = Literal["token", "mean"]
 
-MIN_OPSET, MAX_OPSET = 18, 23
+MIN_OPSET, MAX_OPSET = 13, 23
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
@@ -154,7 +154,7 @@ class ExportConfig:
             takes 16.
         pad_color: with ``resize`` of ``pad``, what is beside the image: one value of 0 to 255, or one per channel. None
             takes the 114 of detectors, and opaque.
-        opset: ONNX operator set, 18 to 23.
+        opset: ONNX operator set, 13 to 23.
         batch: fixed batch size; None accepts any.
         golden: folder of images for the parity chain; None makes synthetic ones from ``seed``.
         quantize: variants besides ``fp32``: any of ``int8``, ``fp16``, ``int8-weights``; () for none. None makes

@@ -13,6 +13,7 @@ import onnx
 
 from edgeport_export.bundle.check_infer import check_infer
 from edgeport_export.bundle.formats import write_models, write_scripts
+from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
 from edgeport_export.bundle.write import (
@@ -24,6 +25,7 @@ from edgeport_export.bundle.write import (
     write_json,
 )
 from edgeport_export.config import ExportConfig
+from edgeport_export.graph.lower import OLDEST_TRACED, lower
 from edgeport_export.graph.model_file import move_model
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
@@ -114,6 +116,8 @@ def export(
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
     subject = find_subject(config, module)
+    if config.bundle_options.has_in_graph:
+        check_in_graph(subject.contract.preprocess, config.opset)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
@@ -125,8 +129,8 @@ def export(
         check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
         golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
         traced = _trace(subject, config, chain, work=work, progress=progress)
-        fp32, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
-        made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
+        fp32, source, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
+        made, others, notes = _write_quantized(source, subject, config, chain, bundle=bundle, progress=progress)
         limits = {m.plan.name: m.limits for m in made}
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
@@ -228,7 +232,8 @@ def _warnings_naming(image: str) -> Iterator[None]:
 
 def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress) -> Traced:
     progress.stage("trace")
-    traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
+    opset = max(config.opset, OLDEST_TRACED)
+    traced = trace(subject.module, subject.contract, opset=opset, path=work / "exported.onnx")
     chain.follow(traced.program)
     progress.stage("exported")
     chain.check_graph("exported", traced.path)
@@ -237,14 +242,20 @@ def _trace(subject: Subject, config: ExportConfig, chain: Chain, *, work: Path, 
 
 def _write_fp32(
     traced: Traced, subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[Variant, list[str]]:
+) -> tuple[Variant, Path, list[str]]:
+    """The variant, the model that the others are made from, and what the passes did."""
     progress.stage("simplify")
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     notes = simplify(traced, subject.contract, simplified)
     progress.stage("simplified")
     chain.check_graph("simplified", simplified)
     progress.stage("variant fp32")
-    path = move_model(simplified, bundle)
+    # What quantizes takes the newer operators, by which it knows the parts of a network.
+    source, path = simplified, bundle / simplified.name
+    if config.opset < OLDEST_TRACED:
+        lower(source, path, config.opset)
+    else:
+        source = path = move_model(simplified, bundle)
     digest = chain.check_graph("variant fp32", path)
     variant = variant_of(
         path,
@@ -255,15 +266,14 @@ def _write_fp32(
         opset=config.opset,
         num_equal=0,
     )
-    return variant, notes
+    return variant, source, notes
 
 
 def _write_quantized(
-    subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+    source: Path, subject: Subject, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
 ) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
     if config.quantize == ():
         return (), (), ()
-    source = bundle / "model.fp32.onnx"
     graph = onnx.load(source, load_external_data=False)
     planned = plan_variants(config.quantize_options, graph, is_random=subject.weights["source"] == "random")
     notes = [] if planned.note is None else [planned.note]
@@ -298,6 +308,8 @@ def _write_quantized(
 def _check_made(made: Made, path: Path, config: ExportConfig, chain: Chain, *, progress: Progress) -> Variant:
     stage = f"variant {made.plan.name}"
     progress.stage(stage)
+    if config.opset < OLDEST_TRACED:
+        lower(path, path, config.opset)
     return variant_of(
         path,
         name=made.plan.name,

@@ -15,6 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeport_runtime.engine.session import INPUT_NAME
+from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
@@ -22,11 +23,12 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
-__all__ = ["put_in_graph"]
+__all__ = ["check_in_graph", "put_in_graph"]
 
 _PREFIX = "preprocess/"
 # ITU-R 601-2 luma in 16 bits, as Pillow converts to grey.
 _LUMA, _WHOLE = (19595, 38470, 7471), 65536
+_FIRST_ANTIALIASED = 18
 _ANTIALIASED: dict[str, Any] = {"antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
 # Reach of Pillow's filters in pixels, and the bits of its weights (Pillow, src/libImaging/Resample.c).
 _REACH = {"lanczos": 3.0, "box": 0.5, "hamming": 1.0}
@@ -36,6 +38,15 @@ _RESIZE: dict[str, dict[str, Any]] = {
     "bilinear": {"mode": "linear", **_ANTIALIASED},
     "bicubic": {"mode": "cubic", "cubic_coeff_a": -0.5, **_ANTIALIASED},
 }
+
+
+def check_in_graph(spec: PreprocessSpec, opset: int) -> None:
+    """Raise InputError if that operator set cannot express the resize."""
+    if spec.resize != "none" and spec.interpolation in _RESIZE and opset < _FIRST_ANTIALIASED:
+        raise InputError(
+            f"preprocessing in the graph by {spec.interpolation} needs ONNX's antialias, which opset {opset} lacks; "
+            f"use --opset {_FIRST_ANTIALIASED} or later, --interpolation {', '.join(_REACH)}, or another --resize"
+        )
 
 
 def put_in_graph(model: onnx.ModelProto, spec: PreprocessSpec) -> None:

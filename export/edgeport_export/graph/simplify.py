@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxsim
 
+from edgeport_export.graph.lower import matching_ir_version
 from edgeport_export.graph.model_file import save_model
 from edgeport_export.graph.passes import run_passes
 from edgeport_runtime.bundle.manifest import CONTRACT_KEY
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["simplify"]
-
-_IR_VERSION = 10  # onnx writes later ones, which runtimes in the field refuse
 
 
 def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
@@ -47,7 +46,8 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
     except Exception as error:  # its C++ core raises bare RuntimeError and more
         raise SimplifyError(f"onnxsim failed on the traced graph: {error}") from error
     notes = run_passes(model)
-    model.ir_version = min(model.ir_version, _IR_VERSION)
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    model.ir_version = min(model.ir_version, matching_ir_version(opset))
     model.producer_name = "edgeport"
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
