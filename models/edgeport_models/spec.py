@@ -109,4 +109,5 @@ class ModelSpec:
 def check_size(image_size: Size, *, at_least: int) -> None:
     """Raise ValueError if an image of that size, in pixels, is too small for a network."""
     if min(sides_of(image_size)) < at_least:
-        raise ValueError(f"image size {image_size} is too small for this network; use {at_least} or more")
+        side = min(sides_of(image_size))
+        raise ValueError(f"image size {side} is too small for this network; use {at_least} or more")

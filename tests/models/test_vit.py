@@ -110,6 +110,12 @@ def test_image_size_that_is_no_multiple_of_the_patch_is_refused(name: str) -> No
         ARCHITECTURES[name].build(image_size=100)
 
 
+def test_sinusoidal_positions_of_a_grid_that_is_not_square() -> None:
+    whole = sinusoidal_positions(5, 5, 8).reshape(5, 5, 8)
+    assert torch.equal(sinusoidal_positions(2, 5, 8).reshape(2, 5, 8), whole[:2])
+    assert torch.equal(sinusoidal_positions(5, 3, 8).reshape(5, 3, 8), whole[:, :3])
+
+
 def test_sinusoidal_positions_by_hand() -> None:
     positions_ND = sinusoidal_positions(3, 3, 8)
     assert positions_ND.shape == (9, 8)

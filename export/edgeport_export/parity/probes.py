@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["probe_images"]
 
 _ORIENTATION_TAG = 274
+_FIRST_EXCHANGED = 5  # from this orientation on, what is stored as rows is seen as columns
 
 
 def probe_images(spec: PreprocessSpec, *, seed: int) -> Iterator[tuple[str, bytes]]:
@@ -31,7 +32,8 @@ def probe_images(spec: PreprocessSpec, *, seed: int) -> Iterator[tuple[str, byte
     for orientation in range(2, 9):
         exif = Image.Exif()
         exif[_ORIENTATION_TAG] = orientation
-        yield f"an image with EXIF orientation {orientation}", _file(_picture(generator, *small), exif=exif)
+        stored = small[::-1] if spec.resize == "none" and orientation >= _FIRST_EXCHANGED else small
+        yield f"an image with EXIF orientation {orientation}", _file(_picture(generator, *stored), exif=exif)
     colours = _picture(generator, *small)
     yield "a grey image", _file(colours.convert("L"))
     yield "an image with transparency", _file(_with_alpha(colours, generator))

@@ -180,7 +180,7 @@ _COLORS: dict[int, Color] = {1: "grey", 2: "la", 3: "rgb", 4: "rgba"}
 def _per_channel(name: str) -> Callable[[_Values, _Values, _Values], Value | None]:
     """One value per channel: grey takes the average over the colours; three colours repeat the grey value.
 
-    Nobody can guess that of an alpha channel, except where all are the same.
+    Nobody can guess that of an alpha channel, except where those of the colours are the same.
     """
 
     def follow(here: _Values, _before: _Values, values: _Values) -> Value | None:
@@ -190,7 +190,7 @@ def _per_channel(name: str) -> Callable[[_Values, _Values, _Values], Value | Non
         # What the user gives is taken as it is, and refused if it does not fit.
         if len(told) == num_channels or (name in here and source == COMMAND_LINE):
             return None
-        if {2, 4} & {num_channels, len(told)} and len(set(told)) > 1:
+        if {2, 4} & {num_channels, len(told)} and (len(told) == 1 or len(set(told)) > 1):
             raise InputError(f"--{name} is missing; {color} images need {num_channels} values, one per channel")
         return Value((round(sum(told) / len(told), 6),) * num_channels, source)
 

@@ -153,7 +153,10 @@ class PreprocessSpec:
         if not isinstance(values, tuple) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
             raise InputError(f"pad_color is {values!r}; give whole numbers from 0 to 255, one per channel")
         if len(values) != self.num_channels:
-            raise InputError(f"pad_color has {len(values)} values, but {self.color} images have {self.num_channels}")
+            told = f"{len(values)} value{'s' * (len(values) != 1)}"
+            raise InputError(
+                f"pad_color has {told}, but {self.color} images have {self.num_channels}; give one for each channel"
+            )
 
     @property
     def num_channels(self) -> int:
