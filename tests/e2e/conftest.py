@@ -61,8 +61,8 @@ def everywhere(
         golden.mkdir()
         weights: str | Path = "digits"
         if name == "resnet18_96x160":
-            for image in sorted(shared("data/cats-dogs/test").rglob("*.jpg"))[:: 100 // _NUM_GOLDEN]:
-                Image.open(image).reduce(2).save(golden / f"{image.stem}.png")
+            for i, image in enumerate(sorted(shared("data/cats-dogs/test").rglob("*.jpg"))[:: 100 // _NUM_GOLDEN]):
+                Image.open(image).reduce(2).save(golden / f"{i}.png")
         elif name == "resnet20":
             weights = shared("weights/resnet20-12fca82f.th")
             for image in sorted(shared("data/cifar10/test").rglob("*.png"))[:: 500 // _NUM_GOLDEN]:
