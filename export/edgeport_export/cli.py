@@ -26,8 +26,17 @@ __all__ = ["main", "make_parser"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = make_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_with_one_size(sys.argv[1:] if argv is None else argv))
     return run_command(lambda: _run(parser, args))
+
+
+def _with_one_size(argv: Sequence[str]) -> list[str]:
+    """``--image-size 96 ARCH`` as ``--image-size=96 ARCH``: an option of one or two values would take ARCH as well."""
+    told = list(argv)
+    for i in reversed(range(len(told) - 2)):
+        if told[i] == "--image-size" and told[i + 1].isdigit() and not told[i + 2].isdigit():
+            told[i : i + 2] = [f"--image-size={told[i + 1]}"]
+    return told
 
 
 def make_parser() -> argparse.ArgumentParser:

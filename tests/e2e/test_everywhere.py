@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.pixels.decode import load_image
 from fresh_home import run_at_home, traces
@@ -140,6 +143,32 @@ def test_c_reads_values_of_any_depth(
     with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
         expected = classifier.predict(path, 1)[0]
     assert (name, float(score)) == (expected.label, pytest.approx(expected.score, abs=1e-3))
+
+
+def test_c_takes_alpha(c_program: Callable[[Path], Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 11 * 19, 5))
+    config = ExportConfig(
+        output=tmp_path / "bundle",
+        image_size=(24, 40),
+        channels=4,
+        resize="pad",
+        interpolation="lanczos",
+        script="c",
+        quantize=(),
+    )
+    bundle = export(net, config).path
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
+    raw, ppm = tmp_path / "image.rgba", tmp_path / "image.ppm"
+    raw.write_bytes(pixels.tobytes())
+    ppm.write_bytes(b"P6\n20 30\n255\n" + pixels[:, :, :3].tobytes())
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        for argv, array in (((raw, "-s", "20x30"), pixels), ((ppm,), pixels[:, :, :3])):
+            done = _run_c(c_program(bundle), *argv, "-k", 5)
+            assert (done.returncode, done.stderr) == (0, "")
+            told = {int(line.split()[0]): float(line.split()[1]) for line in done.stdout.splitlines()}
+            for prediction in classifier.predict(array, 5):
+                assert told[prediction.index] == pytest.approx(prediction.score, abs=1e-4)
 
 
 def test_c_leaves_no_trace(
