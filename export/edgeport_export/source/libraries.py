@@ -140,6 +140,9 @@ def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int
         num_outputs: of its last layer.
         input_shape: C, H, W.
         seed: of the random inputs.
+
+    Raises:
+        ExportError: if the network does not take that input.
     """
     heads = [
         name
@@ -147,8 +150,16 @@ def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int
         if num_outputs in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
         and isinstance(layer, nn.Linear | nn.Conv2d)
     ]
-    if heads:
+    if not heads:
+        return
+    try:
         init_random(module, head=heads[-1], input_shape=input_shape, seed=seed)
+    except Exception as error:
+        told = "x".join(map(str, input_shape))
+        raise ExportError(
+            f"the network cannot run on an input of {told} (channels, height, width): it raises {say_error(error)}; "
+            "set another --image-size"
+        ) from error
 
 
 def _import(library: str) -> ModuleType:
@@ -260,7 +271,8 @@ def _torchvision_fields(transform: Any, given: Set[str]) -> dict[str, Any]:
     fields = {"interpolation": transform.interpolation.value, "scale": "unit"}
     fields |= {"mean": tuple(transform.mean), "std": tuple(transform.std), "image_size": image_size}
     fields |= {"resize": "shorter", "resize_size": resize_size}
-    return {name: value for name, value in fields.items() if name not in given}
+    # A side given on the command line moves the resize, by the ratio of the two sides here.
+    return {name: value for name, value in fields.items() if name == "image_size" or name not in given}
 
 
 _FINDERS: dict[str, Callable[[str], LibraryNetwork]] = {"timm": _timm, "torchvision": _torchvision}
