@@ -36,12 +36,14 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # environment: --no-deps brings no second torch), an older Pillow, and the runtime by itself.
 PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps --target
 .peers/.installed: pyproject.toml constraints.txt Makefile
-	rm -rf $(addprefix .peers/,torchvision timm transformers lightning pillow12 cpu openvino-builtin)
+	rm -rf $(addprefix .peers/,torchvision timm transformers lightning pillow12 opencv4 opencv5 cpu openvino-builtin)
 	$(PEER) .peers/torchvision torchvision==0.28.0
 	$(PEER) .peers/timm timm==1.0.31
 	$(PEER) .peers/transformers transformers==5.24.0 tokenizers==0.23.3 regex==2026.11.19
 	$(PEER) .peers/lightning pytorch-lightning==2.6.6 torchmetrics==1.9.0 lightning-utilities==0.15.3
 	$(PEER) .peers/pillow12 'pillow==12.*'
+	$(PEER) .peers/opencv4 opencv-python-headless==4.11.0.86
+	$(PEER) .peers/opencv5 opencv-python-headless==5.0.0.93
 	$(PYTHON) -m venv .peers/cpu
 	.peers/cpu/bin/python -m pip --disable-pip-version-check install --quiet -c constraints.txt '.[cpu]'
 	$(PYTHON) -m venv .peers/openvino-builtin

@@ -108,7 +108,7 @@ def measure(name: str, rounds: int) -> dict[str, Any]:
             run = session(path).run
             outputs[contender] = np.concatenate([run(None, {"image": batch})[0] for batch in batches])
         spec = ARCHITECTURES[name].preprocess
-        shape = (spec.num_channels, spec.image_size, spec.image_size)
+        shape = spec.input_shape
         generator = np.random.default_rng(0)
         latency = {
             batch: time_ms(files, generator.standard_normal((batch, *shape), dtype=np.float32), rounds)

@@ -1,4 +1,4 @@
-"""Puts 48 faults into a copy of the source, one at a time, and reports who catches each.
+"""Puts 50 faults into a copy of the source, one at a time, and reports who catches each.
 
     python tools/seeded_faults.py [--only NAME ...] [--json]
 

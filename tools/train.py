@@ -29,7 +29,7 @@ from edgeport_export.source.subject import check_options
 from edgeport_models.tasks import TASKS
 from edgeport_runtime.commands.console import DONE, USAGE, run_command
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.preprocess import Resize
+from edgeport_runtime.pixels.preprocess import Resize, as_size
 from training.data import load_data
 from training.files import write_json, write_model
 from training.loop import Settings, train
@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     shape = parser.add_argument_group("network and input, as for export-model")
     shape.add_argument("--positions", choices=get_args(Positions))
     shape.add_argument("--pooling", choices=get_args(Pooling))
-    shape.add_argument("--image-size", type=int, metavar="N")
+    shape.add_argument("--image-size", type=int, nargs="+", metavar="N")
     shape.add_argument("--channels", type=int, metavar="N")
     shape.add_argument("--mean", type=float, nargs="+", metavar="V")
     shape.add_argument("--std", type=float, nargs="+", metavar="V")
@@ -103,9 +103,10 @@ def _settings(args: argparse.Namespace) -> Settings:
 
 
 def _configure(args: argparse.Namespace) -> tuple[Settings, ModelSpec, PreprocessSpec, dict[str, Any]]:
-    names = ("image_size", "channels", "resize", "crop_pct", "seed", "output", "architecture", "positions", "pooling")
+    names = ("channels", "resize", "crop_pct", "seed", "output", "architecture", "positions", "pooling")
     tuples = {name: None if getattr(args, name) is None else tuple(getattr(args, name)) for name in ("mean", "std")}
-    config = ExportConfig(**{name: getattr(args, name) for name in names}, **tuples)
+    size = None if args.image_size is None else as_size(args.image_size[0], args.image_size[-1])
+    config = ExportConfig(**{name: getattr(args, name) for name in names}, image_size=size, **tuples)
     check_options(config)
     architecture = find_spec(args.architecture)
     return (

@@ -17,7 +17,7 @@ from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosi
 from edgeport_runtime.commands.console import DONE, ERROR, USAGE, run_command
 from edgeport_runtime.engine.foreign import LAYOUTS
 from edgeport_runtime.errors import AccuracyError, InputError
-from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
+from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale, Size, as_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,8 +39,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = make_parser()
     complete(parser)
-    args = parser.parse_args(argv)
+    args = parser.parse_args(_with_one_size(sys.argv[1:] if argv is None else argv))
     return run_command(lambda: _run(parser, args), is_quiet=args.quiet)
+
+
+def _with_one_size(argv: Sequence[str]) -> list[str]:
+    """``--image-size 96 ARCH`` as ``--image-size=96 ARCH``: an option of one or two values would take ARCH as well."""
+    told = list(argv)
+    for i in reversed(range(len(told) - 2)):
+        if told[i] == "--image-size" and told[i + 1].isdigit() and not told[i + 2].isdigit():
+            told[i : i + 2] = [f"--image-size={told[i + 1]}"]
+    return told
 
 
 def make_parser() -> Parser:
@@ -164,9 +173,20 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
 
 
 def _add_input_options(shape: argparse._ArgumentGroup) -> None:
-    shape.add_argument("--image-size", type=int, metavar="N", help="Side of the network's square input, in pixels.")
-    shape.add_argument("--channels", type=int, metavar="N", help="Number of input channels, 1 or 3.")
-    shape.add_argument("--color", choices=get_args(Color), help="Order of the input channels.")
+    shape.add_argument(
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="N",
+        help="Side of the network's square input, in pixels; or its height and width, in this order.",
+    )
+    shape.add_argument(
+        "--channels",
+        type=int,
+        metavar="N",
+        help="Number of input channels: 1, 2 (grey and alpha), 3, or 4 (with alpha).",
+    )
+    shape.add_argument("--color", choices=get_args(Color), help="Order of the input channels; la is grey and alpha.")
     shape.add_argument(
         "--scale", choices=get_args(Scale), help="Range of the pixels before --mean and --std: 0 to 1, or 0 to 255."
     )
@@ -179,7 +199,15 @@ def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument(
         "--resize",
         choices=get_args(Resize),
-        help="What to resize before the crop: the shorter side, both sides, or nothing.",
+        help="What to resize before the crop: the shorter side, both sides, or nothing; pad makes the image fit in "
+        "whole, and fills the rest.",
+    )
+    shape.add_argument(
+        "--pad-color",
+        type=int,
+        nargs="+",
+        metavar="V",
+        help="What --resize pad fills with, from 0 to 255: one value, or one per channel (default 114, and opaque).",
     )
     shape.add_argument("--interpolation", choices=get_args(Interpolation), help="Resampling filter of the resize.")
     shape.add_argument(
@@ -305,6 +333,12 @@ def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
 
 
+def _size(values: list[int] | None) -> Size | None:
+    if values is None:
+        return None
+    return as_size(values[0], values[-1]) if len(values) <= 2 else tuple(values)  # type: ignore[return-value]
+
+
 def _part(text: str) -> float:
     try:
         above, slash, below = text.partition("/")
@@ -355,9 +389,10 @@ def _export(args: argparse.Namespace) -> int:
     values: dict[str, Any] = {key: value for key, value in vars(args).items() if key not in _OF_THE_COMMAND}
     if values["calibration"] is not None and values["calibration"] != "builtin":
         values["calibration"] = Path(values["calibration"])
-    for key in ("mean", "std", "threshold"):
+    for key in ("mean", "std", "threshold", "pad_color"):
         values[key] = None if values[key] is None else tuple(values[key])
     try:
+        values["image_size"] = _size(values["image_size"])
         config = ExportConfig(**values)
         check_options(config)
     except InputError as error:

@@ -13,13 +13,14 @@ from edgeport_runtime.bundle.contract import TASKS, Task
 from edgeport_runtime.engine.foreign import LAYOUTS
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_models import ModelSpec
     from edgeport_runtime.engine.foreign import Layout
-    from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
+    from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale, Size
 
 __all__ = [
     "KINDS",
@@ -47,7 +48,7 @@ Script: TypeAlias = Literal["c"]
 Positions: TypeAlias = Literal["learned", "sinusoidal"]
 Pooling: TypeAlias = Literal["token", "mean"]
 
-MIN_OPSET, MAX_OPSET = 18, 23
+MIN_OPSET, MAX_OPSET = 13, 23
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
@@ -58,7 +59,7 @@ class InputOptions(NamedTuple):
     """Options of the input contract; :class:`ExportConfig` describes the fields."""
 
     channels: int | None
-    image_size: int | None
+    image_size: Size | None
     color: Color | None
     scale: Scale | None
     mean: tuple[float, ...] | None
@@ -67,6 +68,7 @@ class InputOptions(NamedTuple):
     interpolation: Interpolation | None
     crop_pct: float | None
     bits: int | None
+    pad_color: tuple[int, ...] | None
 
 
 class GraphOptions(NamedTuple):
@@ -145,8 +147,9 @@ class ExportConfig:
         positions: position encoding of a ViT, ``learned`` or ``sinusoidal``.
         pooling: what a ViT classifies: the class ``token``, or the ``mean`` of all patches.
         transform_input: for GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
-        channels: number of input channels, 1 or 3.
-        image_size: side of the network's square input in pixels.
+        channels: number of input channels: 1 is grey, 2 grey and alpha, 3 colours, 4 colours and alpha; those with
+            alpha take any arrays of as many channels.
+        image_size: side of the network's input in pixels, or its height and width.
         color: channel order of the input.
         scale: ``unit`` for pixels from 0 to 1, ``byte`` for 0 to 255.
         mean: subtracted after scaling, one value per channel.
@@ -156,7 +159,9 @@ class ExportConfig:
         crop_pct: part of the resized side that the centre crop keeps, above 0 and at most 1.
         bits: of images with more than 8 bits per value, how many are in use where the file does not say, 9 to 16; None
             takes 16.
-        opset: ONNX operator set, 18 to 23.
+        pad_color: with ``resize`` of ``pad``, what is beside the image: one value of 0 to 255, or one per channel. None
+            takes the 114 of detectors, and opaque.
+        opset: ONNX operator set, 13 to 23.
         batch: fixed batch size; None accepts any.
         golden: folder of images for the parity chain; None makes synthetic ones from ``seed``.
         quantize: variants besides ``fp32``: any of ``int8``, ``fp16``, ``int8-weights``; () for none. None makes
@@ -199,7 +204,7 @@ class ExportConfig:
     pooling: Pooling | None = None
     transform_input: bool | None = None
     channels: int | None = None
-    image_size: int | None = None
+    image_size: Size | None = None
     color: Color | None = None
     scale: Scale | None = None
     mean: tuple[float, ...] | None = None
@@ -208,6 +213,7 @@ class ExportConfig:
     interpolation: Interpolation | None = None
     crop_pct: float | None = None
     bits: int | None = None
+    pad_color: tuple[int, ...] | None = None
     opset: int = 20
     batch: int | None = None
     golden: Path | None = None
@@ -227,7 +233,6 @@ class ExportConfig:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("num_classes", 1, 1_000_000),
-            ("image_size", 1, 4096),
             ("opset", MIN_OPSET, MAX_OPSET),
             ("batch", 1, 1024),
             ("seed", 0, 2**32 - 1),
@@ -236,6 +241,11 @@ class ExportConfig:
             value = getattr(self, name)
             if value is not None and not low <= value <= high:
                 raise InputError(f"--{name.replace('_', '-')} is {value}; it must be from {low} to {high}")
+        size = None if self.image_size is None else sides_of(self.image_size)
+        if size is not None and not all(1 <= side <= 4096 for side in size):
+            raise InputError(f"--image-size is {_told(self.image_size)}; it must be from 1 to 4096")
+        if size is not None and len(size) != 2:
+            raise InputError(f"--image-size is {_told(size)}; give one side, or the height and the width")
         for name, choices in (
             ("task", (None, *TASKS)),
             ("activation", get_args(Place)),
@@ -255,8 +265,10 @@ class ExportConfig:
             raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):
             raise InputError(f"--threshold is {self.threshold}; every value must be above 0 and below 1")
-        if self.channels not in (None, 1, 3):
-            raise InputError(f"--channels is {self.channels}; it must be 1 (grey) or 3 (rgb or bgr)")
+        if self.channels not in (None, 1, 2, 3, 4):
+            raise InputError(f"--channels is {self.channels}; it must be 1 (grey), 2 (la), 3 (rgb or bgr) or 4 (rgba)")
+        if not all(0 <= value <= 255 for value in self.pad_color or ()):
+            raise InputError(f"--pad-color is {_told(self.pad_color)}; every value must be from 0 to 255")
         if self.weights_key is not None and self.weights is None:
             raise InputError("--weights-key chooses among the entries of a checkpoint; it needs --weights")
         if self.sum_channels and (self.weights is None or self.channels != 1):
@@ -317,6 +329,11 @@ class ExportConfig:
         """The architecture's options that were set."""
         asked = {name: getattr(self, name) for name in OPTIONS}
         return {name: value for name, value in asked.items() if value is not None}
+
+
+def _told(values: object) -> str:
+    """As on the command line."""
+    return " ".join(map(str, values)) if isinstance(values, tuple) else str(values)
 
 
 _View = TypeVar("_View", InputOptions, GraphOptions, QuantizeOptions, BundleOptions)

@@ -13,6 +13,7 @@ import onnx
 
 from edgeport_export.bundle.check_infer import check_infer
 from edgeport_export.bundle.formats import write_models, write_scripts
+from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
 from edgeport_export.bundle.write import (
@@ -24,7 +25,9 @@ from edgeport_export.bundle.write import (
     write_json,
 )
 from edgeport_export.config import ExportConfig
+from edgeport_export.graph.lower import OLDEST_TRACED, lower
 from edgeport_export.graph.model_file import move_model
+from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
 from edgeport_export.parity.chain import SATURATES, Chain
@@ -117,6 +120,8 @@ def export(
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
     subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
+    if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
+        check_in_graph(subject.contract.preprocess, config.opset)
     original = subject.original if isinstance(subject, GivenFile) else TorchOriginal(subject.module)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
@@ -131,8 +136,10 @@ def export(
         if isinstance(subject, GivenFile):
             subject.check_original(chain)
             traced = _adapt(subject, chain, work=work, progress=progress)
+            opset = traced.opset
         else:
             traced = _trace(subject, original, config, chain, work=work, progress=progress)
+            opset = config.opset
         made: tuple[Made, ...] = ()
         others: tuple[Variant, ...] = ()
         notes: tuple[str, ...] = ()
@@ -140,9 +147,9 @@ def export(
         if isinstance(subject, GivenFile) and subject.quantized is not None:
             first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
         else:
-            first, notes = _write_fp32(traced, subject, chain, bundle=bundle, progress=progress)
+            first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
             made, others, more = _write_quantized(
-                subject, traced.opset, config, chain, bundle=bundle, progress=progress
+                source, subject, opset, config, chain, bundle=bundle, progress=progress
             )
             notes, limits = (*notes, *more), {m.plan.name: m.limits for m in made}
 
@@ -247,7 +254,8 @@ def _trace(
     subject: Subject, original: Original, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress
 ) -> Traced:
     progress.stage("trace")
-    traced = trace(subject.module, subject.contract, opset=config.opset, path=work / "exported.onnx")
+    opset = max(config.opset, OLDEST_TRACED)
+    traced = trace(subject.module, subject.contract, opset=opset, path=work / "exported.onnx")
     if isinstance(original, TorchOriginal) and traced.program is not None:
         original.follow(traced.program)
     progress.stage("exported")
@@ -278,15 +286,21 @@ def _write_as_it_is(
 
 
 def _write_fp32(
-    traced: Traced, subject: Subject | GivenFile, chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[Variant, tuple[str, ...]]:
+    traced: Traced, subject: Subject | GivenFile, opset: int, chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[Variant, Path, tuple[str, ...]]:
+    """The variant, the model that the others are made from, and what the passes did."""
     progress.stage("simplify")
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     notes = simplify(traced, subject.contract, simplified)
     progress.stage("simplified")
     chain.check_graph("simplified", simplified)
     progress.stage("variant fp32")
-    path = move_model(simplified, bundle)
+    # What quantizes takes the newer operators, by which it knows the parts of a network.
+    source, path = simplified, bundle / simplified.name
+    if opset < traced.opset:
+        lower(source, path, opset)
+    else:
+        source = path = move_model(simplified, bundle)
     digest = chain.check_graph("variant fp32", path)
     variant = variant_of(
         path,
@@ -294,18 +308,24 @@ def _write_fp32(
         precision="float32",
         quantization=None,
         digest=digest,
-        opset=traced.opset,
+        opset=opset,
         num_equal=0,
     )
-    return variant, tuple(notes)
+    return variant, source, tuple(notes)
 
 
 def _write_quantized(
-    subject: Subject | GivenFile, opset: int, config: ExportConfig, chain: Chain, *, bundle: Path, progress: Progress
+    source: Path,
+    subject: Subject | GivenFile,
+    opset: int,
+    config: ExportConfig,
+    chain: Chain,
+    *,
+    bundle: Path,
+    progress: Progress,
 ) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
     if config.quantize == ():
         return (), (), ()
-    source = bundle / "model.fp32.onnx"
     graph = onnx.load(source, load_external_data=False)
     planned = plan_variants(config.quantize_options, graph, is_random=subject.weights["source"] == "random")
     notes = [] if planned.note is None else [planned.note]
@@ -340,6 +360,8 @@ def _write_quantized(
 def _check_made(made: Made, path: Path, opset: int, chain: Chain, *, progress: Progress) -> Variant:
     stage = f"variant {made.plan.name}"
     progress.stage(stage)
+    if opset < min(OLDEST_TRACED, opset_of(onnx.load(path, load_external_data=False))):
+        lower(path, path, opset)
     return variant_of(
         path,
         name=made.plan.name,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+from edgeport_runtime.pixels.preprocess import Size, sides_of
 
 __all__ = ["SPECS", "AlexNet", "AlexNet2012"]
 
@@ -27,7 +28,7 @@ class AlexNet(nn.Module):
         ValueError: if nothing is left of the image after the third pooling.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size) -> None:
         super().__init__()
         check_size(image_size, at_least=63)
         self.features = nn.Sequential(
@@ -77,7 +78,7 @@ class AlexNet2012(nn.Module):
         ValueError: if nothing is left of the image after the third pooling.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size) -> None:
         super().__init__()
         check_size(image_size, at_least=67)
         self.conv1 = nn.Conv2d(in_channels, 96, 11, stride=4)
@@ -88,10 +89,10 @@ class AlexNet2012(nn.Module):
         # The paper's alpha of 1e-4 multiplies the sum over 5 maps; PyTorch's multiplies their mean.
         self.norm = nn.LocalResponseNorm(5, alpha=5 * 1e-4, beta=0.75, k=2.0)
         self.pool = nn.MaxPool2d(3, stride=2)
-        side = (image_size - 11) // 4 + 1
+        height, width = ((side - 11) // 4 + 1 for side in sides_of(image_size))
         for _ in range(3):
-            side = (side - 3) // 2 + 1
-        self.fc6 = nn.Linear(256 * side * side, 4096)
+            height, width = (height - 3) // 2 + 1, (width - 3) // 2 + 1
+        self.fc6 = nn.Linear(256 * height * width, 4096)
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, num_classes)
         self.dropout = nn.Dropout(0.5)

@@ -41,17 +41,18 @@ def scaled_dot_product_attention(query_BANd: Tensor, key_BANd: Tensor, value_BAN
     return attention_weights(query_BANd, key_BANd) @ value_BANd
 
 
-def sinusoidal_positions(side: int, width: int) -> Tensor:
-    """Fixed position encodings of a square grid: a quarter of the width each for sine and cosine of column and row.
+def sinusoidal_positions(rows: int, columns: int, width: int) -> Tensor:
+    """Fixed position encodings of a grid: a quarter of the width each for sine and cosine of column and row.
 
     Vaswani et al. 2017, Section 3.5, in two dimensions as in MoCo v3 (Chen et al. 2021) and Beyer et al. 2022.
 
     Args:
-        side: rows and columns of the grid.
+        rows: of the grid.
+        columns: of the grid.
         width: D, a multiple of 4.
 
     Returns:
-        (side * side, D), row by row.
+        (rows * columns, D), row by row.
 
     Raises:
         ValueError: if the width is not a multiple of 4.
@@ -59,8 +60,8 @@ def sinusoidal_positions(side: int, width: int) -> Tensor:
     if width % 4:
         raise ValueError(f"width {width} is not a multiple of 4, which sinusoidal positions need")
     frequencies_q = 10_000.0 ** (-torch.arange(width // 4, dtype=torch.float64) / (width // 4))
-    angles_Sq = torch.arange(side, dtype=torch.float64)[:, None] * frequencies_q
-    columns_Nq, rows_Nq = angles_Sq.repeat(side, 1), angles_Sq.repeat_interleave(side, dim=0)
+    angles_Sq = torch.arange(max(rows, columns), dtype=torch.float64)[:, None] * frequencies_q
+    columns_Nq, rows_Nq = angles_Sq[:columns].repeat(rows, 1), angles_Sq[:rows].repeat_interleave(columns, dim=0)
     parts = (columns_Nq.sin(), columns_Nq.cos(), rows_Nq.sin(), rows_Nq.cos())
     return torch.cat(parts, dim=1).to(torch.float32)
 

@@ -6,12 +6,17 @@ Shapes: B batch, C channels, H W image, K classes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor, nn
 
 from edgeport_models.inception import GOOGLENET_MODULES, InceptionWidths
 from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+
+if TYPE_CHECKING:
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["SPECS", "GoogLeNet"]
 
@@ -72,7 +77,7 @@ class GoogLeNet(nn.Module):
     input_scale: Tensor
     input_shift: Tensor
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, transform_input: bool = False) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size, transform_input: bool = False) -> None:
         super().__init__()
         check_size(image_size, at_least=32)
         self.transform_input = transform_input

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from edgeport_models.inception import GOOGLENET_MODULES, Inception, convolution
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+from edgeport_runtime.pixels.preprocess import Size, sides_of
 
 __all__ = ["SPECS", "GoogLeNet2014"]
 
@@ -30,15 +31,16 @@ class _AuxiliaryHead(nn.Module):
 
     Args:
         in_channels: of the feature map that it reads.
-        side: height and width of that map.
+        sides: height and width of that map.
         num_classes: K.
     """
 
-    def __init__(self, in_channels: int, side: int, num_classes: int) -> None:
+    def __init__(self, in_channels: int, sides: tuple[int, int], num_classes: int) -> None:
         super().__init__()
         self.pool = nn.AvgPool2d(5, stride=3)
         self.conv = convolution(in_channels, 128, 1)
-        self.fc1 = nn.Linear(128 * ((side - 5) // 3 + 1) ** 2, 1024)
+        height, width = ((side - 5) // 3 + 1 for side in sides)
+        self.fc1 = nn.Linear(128 * height * width, 1024)
         self.dropout = nn.Dropout(0.7)
         self.fc2 = nn.Linear(1024, num_classes)
 
@@ -64,7 +66,7 @@ class GoogLeNet2014(nn.Module):
         ValueError: if the image is smaller than the network's total stride, or than the auxiliary heads need.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int, auxiliary: bool = False) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size, auxiliary: bool = False) -> None:
         super().__init__()
         check_size(image_size, at_least=79 if auxiliary else 32)
         self.conv1 = convolution(in_channels, 64, 7, stride=2)
@@ -82,9 +84,9 @@ class GoogLeNet2014(nn.Module):
         self.aux1: _AuxiliaryHead | None = None
         self.aux2: _AuxiliaryHead | None = None
         if auxiliary:
-            side = _side_of_4(image_size)
-            self.aux1 = _AuxiliaryHead(GOOGLENET_MODULES["4a"].total, side, num_classes)
-            self.aux2 = _AuxiliaryHead(GOOGLENET_MODULES["4d"].total, side, num_classes)
+            height, width = map(_side_of_4, sides_of(image_size))
+            self.aux1 = _AuxiliaryHead(GOOGLENET_MODULES["4a"].total, (height, width), num_classes)
+            self.aux2 = _AuxiliaryHead(GOOGLENET_MODULES["4d"].total, (height, width), num_classes)
 
     def forward(self, image_BCHW: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Image (B, C, H, W) to logits (B, K); in training mode with auxiliary heads also theirs, (B, K) each."""
@@ -101,9 +103,9 @@ class GoogLeNet2014(nn.Module):
         return logits_BK, self.aux1(maps["4a"]), self.aux2(maps["4d"])
 
 
-def _side_of_4(image_size: int) -> int:
-    """Height of the maps of modules 4a to 4e: four times halved, rounded up at the convolution and down at poolings."""
-    side = (image_size + 1) // 2
+def _side_of_4(side: int) -> int:
+    """A side of the maps of modules 4a to 4e: four times halved, rounded up at the convolution and down at pooling."""
+    side = (side + 1) // 2
     for _ in range(3):
         side //= 2
     return side

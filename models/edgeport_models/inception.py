@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+
+if TYPE_CHECKING:
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["GOOGLENET_MODULES", "SPECS", "Inception", "InceptionNaive", "InceptionWidths", "convolution"]
 
@@ -130,7 +133,7 @@ class _InceptionClassifier(nn.Module):
     """
 
     def __init__(
-        self, *, module: type[Inception | InceptionNaive], num_classes: int, in_channels: int, image_size: int
+        self, *, module: type[Inception | InceptionNaive], num_classes: int, in_channels: int, image_size: Size
     ) -> None:
         super().__init__()
         check_size(image_size, at_least=5)

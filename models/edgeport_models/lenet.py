@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeport_models.spec import ModelSpec, check_size
-from edgeport_runtime.pixels.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec, Size, sides_of
 
 __all__ = ["SPECS", "LeNet5"]
 
@@ -31,15 +31,15 @@ class LeNet5(nn.Module):
         ValueError: if the image is too small for two convolutions and two poolings.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size) -> None:
         super().__init__()
         check_size(image_size, at_least=16)
         padding = 2 if image_size == _MNIST_SIZE else 0
-        side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
+        height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in sides_of(image_size))
         self.conv1 = nn.Conv2d(in_channels, 6, 5, padding=padding)
         self.conv2 = nn.Conv2d(6, 16, 5)
         self.pool = nn.AvgPool2d(2)
-        self.fc1 = nn.Linear(16 * side * side, 120)
+        self.fc1 = nn.Linear(16 * height * width, 120)
         self.fc2 = nn.Linear(120, 84)
         self.fc3 = nn.Linear(84, num_classes)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from edgeport_models.spec import ModelSpec, check_size
-from edgeport_runtime.pixels.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec, Size, sides_of
 
 __all__ = ["SPECS", "LeNet51998"]
 
@@ -136,16 +136,16 @@ class LeNet51998(nn.Module):
         ValueError: if the image is too small for two convolutions and two subsamplings.
     """
 
-    def __init__(self, *, num_classes: int, in_channels: int, image_size: int) -> None:
+    def __init__(self, *, num_classes: int, in_channels: int, image_size: Size) -> None:
         super().__init__()
         check_size(image_size, at_least=16)
         padding = 2 if image_size == _MNIST_SIZE else 0
-        side = ((image_size + 2 * padding - 4) // 2 - 4) // 2
+        height, width = (((side + 2 * padding - 4) // 2 - 4) // 2 for side in sides_of(image_size))
         self.c1 = nn.Conv2d(in_channels, 6, 5, padding=padding)
         self.s2 = _Subsampling(6)
         self.c3 = _PartialConvolution()
         self.s4 = _Subsampling(16)
-        self.c5 = nn.Conv2d(16, 120, side)
+        self.c5 = nn.Conv2d(16, 120, (height, width))
         self.f6 = nn.Linear(120, _NUM_UNITS)
         self.output = _RadialBasis(num_classes)
         for layer in (self.c1, self.c5, self.f6):

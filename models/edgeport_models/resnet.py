@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+
+if TYPE_CHECKING:
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["SPECS", "CifarResNet", "ResNet"]
 
@@ -111,7 +114,7 @@ class ResNet(nn.Module):
         depths: tuple[int, int, int, int],
         num_classes: int,
         in_channels: int,
-        image_size: int,
+        image_size: Size,
     ) -> None:
         super().__init__()
         check_size(image_size, at_least=32)
@@ -163,7 +166,7 @@ class CifarResNet(nn.Module):
     """
 
     def __init__(
-        self, *, block: type[_BasicBlock], num_blocks: int, num_classes: int, in_channels: int, image_size: int
+        self, *, block: type[_BasicBlock], num_blocks: int, num_classes: int, in_channels: int, image_size: Size
     ) -> None:
         super().__init__()
         check_size(image_size, at_least=4)

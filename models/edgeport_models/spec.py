@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from edgeport_runtime.pixels.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec, Size, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,7 +33,8 @@ class ModelSpec:
 
     Attributes:
         name: as on the command line.
-        factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (pixels).
+        factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (in pixels: the
+            side, or height and width).
         num_classes: default number of classes.
         preprocess: default input contract; its channels and image size are the defaults of :meth:`build`.
         head: name of the last layer; its weight has one row per class.
@@ -63,15 +64,14 @@ class ModelSpec:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """C, H, W at the default size."""
-        size = self.preprocess.image_size
-        return self.preprocess.num_channels, size, size
+        return self.preprocess.input_shape
 
     def build(
         self,
         *,
         num_classes: int | None = None,
         in_channels: int | None = None,
-        image_size: int | None = None,
+        image_size: Size | None = None,
         **options: str | bool,
     ) -> nn.Module:
         """The module, with PyTorch's usual random weights, in training mode.
@@ -79,7 +79,7 @@ class ModelSpec:
         Args:
             num_classes: rows of the head.
             in_channels: channels of the input.
-            image_size: height and width of the input in pixels.
+            image_size: height and width of the input in pixels, or its side where it is square.
             options: of ``self.options``; those left out take the first of their values.
 
         Raises:
@@ -91,7 +91,7 @@ class ModelSpec:
             "image_size": self.preprocess.image_size if image_size is None else image_size,
         }
         for name, size in sizes.items():
-            if size < 1:
+            if min(sides_of(size)) < 1:
                 raise ValueError(f"{name} is {size}; it must be at least 1")
         self.check_options(options)
         return self.factory(**sizes, **options)
@@ -106,7 +106,8 @@ class ModelSpec:
                 raise ValueError(f"option {name} is {value!r}; choose one of {allowed}")
 
 
-def check_size(image_size: int, *, at_least: int) -> None:
-    """Raise ValueError if an image of that side, in pixels, is too small for a network."""
-    if image_size < at_least:
-        raise ValueError(f"image size {image_size} is too small for this network; use {at_least} or more")
+def check_size(image_size: Size, *, at_least: int) -> None:
+    """Raise ValueError if an image of that size, in pixels, is too small for a network."""
+    if min(sides_of(image_size)) < at_least:
+        side = min(sides_of(image_size))
+        raise ValueError(f"image size {side} is too small for this network; use {at_least} or more")

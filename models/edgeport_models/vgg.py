@@ -6,12 +6,15 @@ Shapes: B batch, C channels, H W image, K classes.
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, nn
 
 from edgeport_models.initialization import start_near_identity
 from edgeport_models.spec import IMAGENET, ModelSpec, check_size
+
+if TYPE_CHECKING:
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["SPECS", "VGG"]
 
@@ -34,7 +37,7 @@ class VGG(nn.Module):
     """
 
     def __init__(
-        self, *, depths: tuple[int, ...], has_norm: bool, num_classes: int, in_channels: int, image_size: int
+        self, *, depths: tuple[int, ...], has_norm: bool, num_classes: int, in_channels: int, image_size: Size
     ) -> None:
         super().__init__()
         check_size(image_size, at_least=32)

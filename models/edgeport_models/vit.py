@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from edgeport_models.attention import MultiHeadAttention, sinusoidal_positions
 from edgeport_models.spec import IMAGENET, ModelSpec
-from edgeport_runtime.pixels.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import PreprocessSpec, Size, as_size, sides_of
 
 __all__ = ["SPECS", "VisionTransformer"]
 
@@ -71,7 +71,7 @@ class VisionTransformer(nn.Module):
         mlp_width: width of the perceptron's hidden layer.
         num_classes: K.
         in_channels: C.
-        image_size: H and W, a multiple of ``patch_size``.
+        image_size: H and W, multiples of ``patch_size``.
         positions: ``learned`` or ``sinusoidal``; the class token's sinusoidal position is 0.
         pooling: ``token`` or ``mean``.
 
@@ -89,21 +89,23 @@ class VisionTransformer(nn.Module):
         mlp_width: int,
         num_classes: int,
         in_channels: int,
-        image_size: int,
+        image_size: Size,
         positions: str = "learned",
         pooling: str = "token",
     ) -> None:
         super().__init__()
-        if image_size % patch_size:
-            raise ValueError(f"image size {image_size} is not a multiple of the patch size {patch_size}")
+        rows, columns = (side // patch_size for side in sides_of(image_size))
+        if as_size(rows * patch_size, columns * patch_size) != image_size:
+            told = image_size if isinstance(image_size, int) else " ".join(map(str, image_size))
+            raise ValueError(f"image size {told} is not a multiple of the patch size {patch_size}")
         self.conv_proj = nn.Conv2d(in_channels, width, kernel_size=patch_size, stride=patch_size)
         nn.init.trunc_normal_(self.conv_proj.weight, std=(in_channels * patch_size**2) ** -0.5)
         self.class_token = nn.Parameter(torch.zeros(1, 1, width)) if pooling == "token" else None
-        num_extra, side = int(pooling == "token"), image_size // patch_size
+        num_extra = int(pooling == "token")
         if positions == "learned":
-            positions_1ND: Tensor = nn.Parameter(torch.empty(1, side**2 + num_extra, width).normal_(std=0.02))
+            positions_1ND: Tensor = nn.Parameter(torch.empty(1, rows * columns + num_extra, width).normal_(std=0.02))
         else:
-            positions_1ND = nn.functional.pad(sinusoidal_positions(side, width), (0, 0, num_extra, 0))[None]
+            positions_1ND = nn.functional.pad(sinusoidal_positions(rows, columns, width), (0, 0, num_extra, 0))[None]
         self.encoder = _Encoder(positions_1ND, depth, width, num_heads, mlp_width)
         self.heads = nn.Sequential(OrderedDict(head=nn.Linear(width, num_classes)))
 

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -21,6 +21,23 @@ if TYPE_CHECKING:
     from edgeport_export import ExportResult
 
 _NUM_GOLDEN = 4
+# Inputs that are not square; lanczos gives the same pixels in the graph, so that no answer hangs on a resize.
+_NOT_SQUARE: dict[str, dict[str, Any]] = {
+    "resnet18_96x160": {
+        "architecture": "resnet18",
+        "image_size": (96, 160),
+        "num_classes": 5,
+        "interpolation": "lanczos",
+    },
+    "vit_32x64": {
+        "architecture": "vit_digits",
+        "weights": "digits",
+        "image_size": (32, 64),
+        "resize": "pad",
+        "pad_color": (0,),
+        "interpolation": "lanczos",
+    },
+}
 _ANSWERS: dict[str, dict[str, list[int]]] = {}
 
 
@@ -37,28 +54,32 @@ def photo_folder(shared: Callable[[str], Path], tmp_path: Path) -> Path:
 def everywhere(
     shared: Callable[[str], Path], exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]
 ) -> Callable[[str], Path]:
-    """Bundle of a trained network by its name, for x86, ARM64, C, browsers and Node, with a few golden images."""
+    """Bundle of a network by its name, for x86, ARM64, C, browsers and Node, with a few golden images."""
 
     def make(folder: Path, name: str) -> ExportResult:
         golden = folder / "golden"
         golden.mkdir()
         weights: str | Path = "digits"
-        if name == "resnet20":
+        if name == "resnet18_96x160":
+            for i, image in enumerate(sorted(shared("data/cats-dogs/test").rglob("*.jpg"))[:: 100 // _NUM_GOLDEN]):
+                Image.open(image).reduce(2).save(golden / f"{i}.png")
+        elif name == "resnet20":
             weights = shared("weights/resnet20-12fca82f.th")
             for image in sorted(shared("data/cifar10/test").rglob("*.png"))[:: 500 // _NUM_GOLDEN]:
                 shutil.copy(image, golden / f"{image.parent.name}.png")
         else:
             for i, pixels in enumerate(digits()["x_test"][:_NUM_GOLDEN]):
                 Image.fromarray(pixels).save(golden / f"{i}.png")
+        options = {"output": folder / name, "golden": golden, "script": "c"}
+        if name in _NOT_SQUARE:
+            return export(ExportConfig(**options, **_NOT_SQUARE[name], quantize=()))
         config = ExportConfig(
             architecture=name,
-            output=folder / name,
             weights=weights,
-            golden=golden,
             calibration=shared("data/cifar10/calibration") if name == "resnet20" else None,
             quantize=("int8",),
             target=("cpu", "arm64"),
-            script="c",
+            **options,
         )
         return export(config)
 

@@ -15,7 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier, load_manifest
 from edgeport_runtime.pixels.decode import load_image
 from fresh_home import run_at_home, traces
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ROOT = Path(__file__).parent
-NAMES = ("lenet5", "resnet20", "vit_digits")
-VARIANTS = ("fp32", "int8", "int8-arm64")
+SQUARE = ("lenet5", "resnet20", "vit_digits")
+NAMES = (*SQUARE, "resnet18_96x160", "vit_32x64")
 ARM_CPUS = {
     "cortex-a57": set(),  # NEON alone
     "neoverse-n1": {"asimddp"},  # dot products
@@ -142,6 +145,32 @@ def test_c_reads_values_of_any_depth(
     assert (name, float(score)) == (expected.label, pytest.approx(expected.score, abs=1e-3))
 
 
+def test_c_takes_alpha(c_program: Callable[[Path], Path], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 11 * 19, 5))
+    config = ExportConfig(
+        output=tmp_path / "bundle",
+        image_size=(24, 40),
+        channels=4,
+        resize="pad",
+        interpolation="lanczos",
+        script="c",
+        quantize=(),
+    )
+    bundle = export(net, config).path
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 4), dtype=np.uint8)
+    raw, ppm = tmp_path / "image.rgba", tmp_path / "image.ppm"
+    raw.write_bytes(pixels.tobytes())
+    ppm.write_bytes(b"P6\n20 30\n255\n" + pixels[:, :, :3].tobytes())
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        for argv, array in (((raw, "-s", "20x30"), pixels), ((ppm,), pixels[:, :, :3])):
+            done = _run_c(c_program(bundle), *argv, "-k", 5)
+            assert (done.returncode, done.stderr) == (0, "")
+            told = {int(line.split()[0]): float(line.split()[1]) for line in done.stdout.splitlines()}
+            for prediction in classifier.predict(array, 5):
+                assert told[prediction.index] == pytest.approx(prediction.score, abs=1e-4)
+
+
 def test_c_leaves_no_trace(
     everywhere: Callable[[str], Path], c_program: Callable[[Path], Path], tmp_path: Path
 ) -> None:
@@ -216,14 +245,19 @@ def test_node(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cpu", slow_but(["neoverse-n1"], ARM_CPUS))
-@pytest.mark.parametrize("bundle", slow_but(["lenet5"], NAMES), indirect=True)
+@pytest.mark.parametrize(
+    ("cpu", "bundle"),
+    [(cpu, name) for cpu in ARM_CPUS for name in (NAMES if cpu == "neoverse-n1" else SQUARE)],
+    indirect=["bundle"],
+)
 def test_arm64(cpu: str, bundle: Path, peer: Callable[[str], Path], answers: Callable[[str, list[int]], None]) -> None:
     """Emulated. Measured: float32 7e-7 from PyTorch's logits at most; int8 as far from them as on x86, within 6%."""
     environment = {**os.environ, "QCPU": cpu, "PYTHONPATH": str(ROOT.parents[1] / "runtime")}
-    command = [str(peer("arm64") / "python"), str(ROOT / "device_reference.py"), str(bundle), *VARIANTS]
+    manifest, expected = load_manifest(bundle), _expected(bundle)
+    variants = [variant.name for variant in manifest.variants]
+    command = [str(peer("arm64") / "python"), str(ROOT / "device_reference.py"), str(bundle), *variants]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    told, manifest, expected = json.loads(done.stdout), load_manifest(bundle), _expected(bundle)
+    told = json.loads(done.stdout)
     assert set(told["sets"]) & {"asimddp", "i8mm"} == ARM_CPUS[cpu]
     for variant in manifest.variants:
         here = told["variants"][variant.name]

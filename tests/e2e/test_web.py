@@ -114,7 +114,9 @@ def _requests(driver: Chrome) -> list[str]:
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
-@pytest.mark.parametrize("name", slow_but(["lenet5"], ["lenet5", "resnet20", "vit_digits"]))
+@pytest.mark.parametrize(
+    "name", slow_but(["lenet5"], ["lenet5", "resnet20", "vit_digits", "resnet18_96x160", "vit_32x64"])
+)
 def test_the_browser_answers_as_pytorch(
     name: str,
     site: Callable[[str], Path],
@@ -127,7 +129,7 @@ def test_the_browser_answers_as_pytorch(
     expected = np.load(bundle / "golden" / "expected.npz")["logits"]
     url = serve(site(name))
     _open(browser, url)
-    assert browser.find_element("id", "title").text == name
+    assert browser.find_element("id", "title").text == load_manifest(bundle).architecture["name"]
     found = [_classify(browser, bundle / image.file) for image in load_manifest(bundle).golden.images]
     assert [first for first, _ in found] == expected.argmax(axis=1).tolist()
     answer(name, "Chromium", [first for first, _ in found])
@@ -135,7 +137,7 @@ def test_the_browser_answers_as_pytorch(
     status = browser.find_element("id", "status").text
     assert status.endswith(" ms by WebAssembly.")
     bars = browser.execute_script("return [...document.querySelectorAll('#results progress')].map((bar) => bar.value)")
-    assert len(bars) == 5
+    assert len(bars) == min(5, expected.shape[1])
     assert bars == sorted(bars, reverse=True)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth")
     requests = _requests(browser)

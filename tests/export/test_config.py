@@ -36,6 +36,17 @@ def _config(architecture: str = "lenet5", **options: Any) -> ExportConfig:
         ({"color": "grey"}, {"color": "grey", "mean": (0.449,), "std": (0.226,)}),
         ({"channels": 1}, {"color": "grey", "mean": (0.449,)}),
         ({"interpolation": "bicubic"}, {"interpolation": "bicubic"}),
+        ({"image_size": (96, 160)}, {"resize_size": (109, 182), "image_size": (96, 160)}),
+        ({"image_size": (96, 160), "crop_pct": 0.5}, {"resize_size": (192, 320), "image_size": (96, 160)}),
+        ({"image_size": (96, 160), "resize": "exact"}, {"resize_size": (96, 160), "resize": "exact"}),
+        ({"resize": "pad"}, {"resize": "pad", "resize_size": 224, "pad_color": (114, 114, 114)}),
+        ({"resize": "pad", "pad_color": (9,)}, {"resize": "pad", "pad_color": (9, 9, 9)}),
+        ({"resize": "pad", "pad_color": (1, 2, 3)}, {"resize": "pad", "pad_color": (1, 2, 3)}),
+        (
+            {"channels": 4, "resize": "pad", "mean": (0.0,) * 4, "std": (1.0,) * 4},
+            {"color": "rgba", "resize": "pad", "pad_color": (114, 114, 114, 255)},
+        ),
+        ({"color": "la", "mean": (0.1, 0.2), "std": (1.0, 1.0)}, {"color": "la", "mean": (0.1, 0.2)}),
         (
             {"scale": "byte", "mean": (104.0, 117.0, 123.0), "std": (1.0, 1.0, 1.0)},
             {"scale": "byte", "mean": (104.0, 117.0, 123.0)},
@@ -61,13 +72,21 @@ def test_three_channels_repeat_the_grey_mean() -> None:
         ({"color": "grey", "channels": 3}, "--color grey contradicts --channels 3"),
         ({"color": "rgb", "channels": 1}, "--color rgb contradicts --channels 1"),
         ({"scale": "byte"}, "--scale byte needs --mean and --std, in pixel values"),
-        ({"resize": "none", "crop_pct": 0.9}, "--crop-pct requires a resize, but --resize is none"),
+        ({"resize": "none", "crop_pct": 0.9}, "--crop-pct requires a resize with a crop, but --resize is none"),
+        ({"resize": "pad", "crop_pct": 0.9}, "--crop-pct requires a resize with a crop, but --resize is pad"),
+        ({"pad_color": (0,)}, "--pad-color is for --resize pad, but --resize is shorter"),
+        ({"pad_color": (256,), "resize": "pad"}, "--pad-color is 256; every value must be from 0 to 255"),
+        ({"pad_color": (1, 2), "resize": "pad"}, "pad_color has 2 values, but grey images have 1; give one for each"),
         ({"mean": (0.1, 0.2)}, "mean has 2 values, but grey images have 1"),
         ({"std": (0.0,)}, r"std is \(0.0,\); every value must be positive"),
         ({"crop_pct": 1.5}, "--crop-pct is 1.5; it must be above 0 and at most 1"),
-        ({"channels": 4}, r"--channels is 4; it must be 1 \(grey\) or 3"),
+        ({"channels": 5}, r"--channels is 5; it must be 1 \(grey\), 2 \(la\), 3"),
+        ({"channels": 4}, "--mean is missing; rgba images need 4 values, one per channel"),
+        ({"color": "rgba", "channels": 3}, "--color rgba contradicts --channels 3"),
         ({"image_size": 0}, "--image-size is 0; it must be from 1 to 4096"),
-        ({"opset": 17}, "--opset is 17; it must be from 18 to 23"),
+        ({"image_size": (32, 4097)}, "--image-size is 32 4097; it must be from 1 to 4096"),
+        ({"image_size": (32, 32, 32)}, "--image-size is 32 32 32; give one side, or the height and the width"),
+        ({"opset": 12}, "--opset is 12; it must be from 13 to 23"),
         ({"batch": 0}, "--batch is 0; it must be from 1 to 1024"),
         ({"seed": -1}, "--seed is -1; it must be from 0 to 4294967295"),
     ],
@@ -80,6 +99,10 @@ def test_impossible_options_are_refused(options: dict[str, Any], message: str) -
 def test_a_size_the_architecture_cannot_take_is_refused() -> None:
     with pytest.raises(InputError, match="vit_ti_16: image size 100 is not a multiple of the patch size 16"):
         resolve(_config("vit_ti_16", image_size=100))
+    with pytest.raises(InputError, match="vit_digits: image size 32 66 is not a multiple of the patch size 4"):
+        resolve(_config("vit_digits", image_size=(32, 66)))
+    with pytest.raises(InputError, match="lenet5: image size 15 is too small for this network; use 16 or more"):
+        resolve(_config("lenet5", image_size=(32, 15)))
 
 
 def test_unknown_architecture_lists_the_closest() -> None:

@@ -55,6 +55,34 @@ def test_interpolation_is_antialiased_as_pillows(side: int) -> None:
         )
 
 
+def test_a_grid_that_is_not_square() -> None:
+    state = _vit_state(26)
+    state["encoder.pos_embedding"][0, 1:, 0] = torch.arange(5.0).repeat_interleave(5)
+    state["encoder.pos_embedding"][0, 1:, 1] = torch.arange(5.0).repeat(5)
+    resized, note = resize_positions(state, image_size=(48, 160), source="w.pth")
+    assert note == "position embeddings interpolated from 5x5 to 3x10 patches"
+    grid = resized["encoder.pos_embedding"][0, 1:].reshape(3, 10, 4)
+    for d in range(2):
+        image = Image.fromarray(state["encoder.pos_embedding"][0, 1:, d].reshape(5, 5).numpy())
+        expected = torch.from_numpy(np.array(image.resize((10, 3), Image.Resampling.BICUBIC)))
+        torch.testing.assert_close(grid[:, :, d], expected, rtol=0, atol=1e-5)  # measured: 5e-7
+    assert (grid[1:, :, 0] > grid[:-1, :, 0]).all()
+    assert (grid[:, 1:, 1] > grid[:, :-1, 1]).all()
+
+
+def test_embeddings_of_the_new_grid_stay() -> None:
+    state = _vit_state(33)
+    assert resize_positions(state, image_size=(64, 128), source="w.pth") == (state, None)
+    with pytest.raises(
+        WeightsError, match="33 position embeddings are not those of a square grid and a class token, nor"
+    ):
+        resize_positions(state, image_size=(64, 64 + 16), source="w.pth")
+    square = _vit_state(17)
+    kept, note = resize_positions(square, image_size=(32, 128), source="w.pth")
+    assert kept == square
+    assert note == "position embeddings taken for 2x8 patches, not 4x4"
+
+
 def test_same_size_and_other_networks_stay_as_they_are() -> None:
     state = _vit_state(26)
     assert resize_positions(state, image_size=80, source="w.pth") == (state, None)

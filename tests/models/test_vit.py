@@ -110,8 +110,14 @@ def test_image_size_that_is_no_multiple_of_the_patch_is_refused(name: str) -> No
         ARCHITECTURES[name].build(image_size=100)
 
 
+def test_sinusoidal_positions_of_a_grid_that_is_not_square() -> None:
+    whole = sinusoidal_positions(5, 5, 8).reshape(5, 5, 8)
+    assert torch.equal(sinusoidal_positions(2, 5, 8).reshape(2, 5, 8), whole[:2])
+    assert torch.equal(sinusoidal_positions(5, 3, 8).reshape(5, 3, 8), whole[:, :3])
+
+
 def test_sinusoidal_positions_by_hand() -> None:
-    positions_ND = sinusoidal_positions(3, 8)
+    positions_ND = sinusoidal_positions(3, 3, 8)
     assert positions_ND.shape == (9, 8)
     row, column = 2, 1
     angles = [(column, 1.0), (column, 0.01), (row, 1.0), (row, 0.01)]
@@ -120,7 +126,7 @@ def test_sinusoidal_positions_by_hand() -> None:
     expected = [*sines[:2], *cosines[:2], *sines[2:], *cosines[2:]]
     assert positions_ND[3 * row + column].tolist() == pytest.approx(expected, abs=1e-6)
     with pytest.raises(ValueError, match="width 6 is not a multiple of 4"):
-        sinusoidal_positions(3, 6)
+        sinusoidal_positions(3, 3, 6)
 
 
 def test_sinusoidal_positions_are_fixed_and_not_in_the_state_dict() -> None:

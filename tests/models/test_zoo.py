@@ -128,6 +128,14 @@ def test_smallest_image_size(name: str) -> None:
         spec.build(image_size=smallest - 1)
 
 
+@pytest.mark.parametrize("name", SHAPES)
+def test_an_input_that_is_not_square(name: str) -> None:
+    spec, side = SPECS[name], max(64, 2 * smallest_size(name))
+    side -= side % (14 if name == "vit_h_14" else 1)
+    size = (side, 2 * side)
+    assert output_shape(spec, (spec.input_shape[0], *size), image_size=size) == (2, spec.num_classes)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("argument", ["num_classes", "in_channels", "image_size"])
 @pytest.mark.parametrize("value", [0, -16])

@@ -276,7 +276,7 @@ def test_npz_that_does_not_fit_is_refused(refusal: Refusal, arrays: dict[str, An
         ),
         (("lenet5", "--data", "images", "--image-size", "8"), 1, "lenet5: image size 8 is too small"),
         (("lenet4", "--data", "images"), 2, "unknown architecture 'lenet4'; closest: lenet"),
-        (("lenet5", "--data", "images", "--channels", "2"), 2, "--channels is 2; it must be 1"),
+        (("lenet5", "--data", "images", "--channels", "5"), 2, "--channels is 5; it must be 1"),
         (("lenet5", "--data", "images", "--epochs", "0"), 2, "--epochs is 0; it must be at least 1"),
         (("lenet5", "--data", "images", "--lr", "nan"), 2, "--lr is nan; it must be at least 0"),
         (("lenet5", "--data", "images", "--zoom", "1"), 2, "--zoom is 1.0; it must be at least 0 and below 1"),

@@ -188,7 +188,7 @@ def _read_images(source: str, contract: Contract) -> Split:
 
 
 def _split(images: Sequence[Path | NDArray[np.uint8]], targets: NDArray[np.int64], spec: PreprocessSpec) -> Split:
-    shape = (len(images), spec.num_channels, spec.image_size, spec.image_size)
+    shape = (len(images), *spec.input_shape)
     if 4 * np.prod(shape, dtype=np.int64) > _MAX_BYTES:
         raise InputError(
             f"{len(images)} images of {shape[1:]} take more than {_MAX_BYTES / 2**30:.0f} GiB; train on fewer"

@@ -1,4 +1,4 @@
-"""Preprocessing as part of the graph, in standard ONNX operators: the model takes 8-bit RGB pixels of any size.
+"""Preprocessing as part of the graph, in standard ONNX operators: the model takes 8-bit pixels of any size.
 
 It is the runtime's preprocessing (``docs/bundle.md``), except that it decodes no files and does no EXIF rotation. A
 bilinear or bicubic resize is ONNX's Resize, whose arithmetic differs from Pillow's by a level here and there;
@@ -15,17 +15,20 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from edgeport_runtime.engine.session import INPUT_NAME
+from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
-__all__ = ["put_in_graph"]
+__all__ = ["check_in_graph", "put_in_graph"]
 
 _PREFIX = "preprocess/"
 # ITU-R 601-2 luma in 16 bits, as Pillow converts to grey.
 _LUMA, _WHOLE = (19595, 38470, 7471), 65536
+_FIRST_ANTIALIASED = 18
 _ANTIALIASED: dict[str, Any] = {"antialias": 1, "exclude_outside": 1, "coordinate_transformation_mode": "half_pixel"}
 # Reach of Pillow's filters in pixels, and the bits of its weights (Pillow, src/libImaging/Resample.c).
 _REACH = {"lanczos": 3.0, "box": 0.5, "hamming": 1.0}
@@ -37,10 +40,19 @@ _RESIZE: dict[str, dict[str, Any]] = {
 }
 
 
+def check_in_graph(spec: PreprocessSpec, opset: int) -> None:
+    """Raise InputError if that operator set cannot express the resize."""
+    if spec.resize != "none" and spec.interpolation in _RESIZE and opset < _FIRST_ANTIALIASED:
+        raise InputError(
+            f"preprocessing in the graph by {spec.interpolation} needs ONNX's antialias, which opset {opset} lacks; "
+            f"use --opset {_FIRST_ANTIALIASED} or later, --interpolation {', '.join(_REACH)}, or another --resize"
+        )
+
+
 def put_in_graph(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
     """Let a model take pixels: its input becomes ``image``, uint8 (height, width, 3) in RGB order, one image per call.
 
-    Without a resize the height and the width are fixed.
+    A contract with alpha makes that (height, width, 4), RGBA. Without a resize the height and the width are fixed.
 
     Args:
         model: with input ``image``, float32 (batch or 1, C, H, W); changed in place.
@@ -48,15 +60,16 @@ def put_in_graph(model: onnx.ModelProto, spec: PreprocessSpec) -> None:
     """
     graph = model.graph
     steps = _Steps()
-    result = steps.normalize(steps.crop(*steps.resize(steps.channels(spec), spec), spec), spec)
+    resized, sides = steps.resize(steps.channels(spec), spec)
+    result = steps.normalize(steps.crop(steps.pad(resized, sides, spec), sides, spec), spec)
     for node in graph.node:
         node.input[:] = [result if name == INPUT_NAME else name for name in node.input]
     network = list(graph.node)
     del graph.node[:]
     graph.node.extend([*steps.nodes, *network])
     graph.initializer.extend(steps.constants)
-    sides = [spec.image_size] * 2 if spec.resize == "none" else ["height", "width"]
-    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, [*sides, 3]))
+    shape = [*(spec.image_sides if spec.resize == "none" else ("height", "width")), len(spec.pixel_mode)]
+    graph.input[0].CopyFrom(helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, shape))
     graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
     del graph.value_info[:]  # of any batch
 
@@ -71,13 +84,18 @@ class _Steps:
     def channels(self, spec: PreprocessSpec) -> str:
         """Uint8 (1, C, H, W) in the order of ``spec.color``."""
         pixels = INPUT_NAME
-        if spec.color == "grey":
+        if spec.color in ("grey", "la"):
             wide = self._add("Cast", [pixels], to=TensorProto.INT32)
-            weighted = self._add("Mul", [wide, self._constant(_LUMA, np.int32)])
+            of_alpha = (0,) if spec.has_alpha else ()
+            weighted = self._add("Mul", [wide, self._constant(_LUMA + of_alpha, np.int32)])
             total = self._add("ReduceSum", [weighted, self._constant([2], np.int64)], keepdims=1)
             rounded = self._add("Add", [total, self._constant(_WHOLE // 2, np.int32)])
             luma = self._add("Div", [rounded, self._constant(_WHOLE, np.int32)])
-            pixels = self._add("Cast", [luma], to=TensorProto.UINT8)
+            grey = self._add("Cast", [luma], to=TensorProto.UINT8)
+            if spec.has_alpha:
+                alpha = self._add("Gather", [pixels, self._constant([3], np.int64)], axis=2)
+                grey = self._add("Concat", [grey, alpha], axis=2)
+            pixels = grey
         elif spec.color == "bgr":
             pixels = self._add("Gather", [pixels, self._constant([2, 1, 0], np.int64)], axis=2)
         planes = self._add("Transpose", [pixels], perm=[2, 0, 1])
@@ -85,13 +103,15 @@ class _Steps:
 
     def resize(self, pixels: str, spec: PreprocessSpec) -> tuple[str, str]:
         """Uint8 (1, C, H, W) after the resize (and the crop, with a filter that ONNX lacks), and the new (H, W)."""
-        target = self._constant([spec.resize_size] * 2, np.int64)
+        target = self._constant(sides_of(spec.resize_size), np.int64)
         if spec.resize == "none":
             return pixels, target
         shape = self._add("Shape", [pixels])
         sides, both = self._add("Slice", [shape, *self._range(2, 4)]), target
-        if spec.resize == "shorter":
+        if spec.resize == "shorter" and isinstance(spec.resize_size, int):
             both = self._add("Div", [self._add("Mul", [sides, target]), self._add("ReduceMin", [sides], keepdims=1)])
+        elif spec.resize in ("shorter", "pad"):
+            both = self._kept_aspect(sides, target, spec)
         if spec.interpolation == "nearest":
             for axis in (0, 1):
                 pixels = self._add("Gather", [pixels, self._nearest(sides, both, axis)], axis=2 + axis)
@@ -100,6 +120,34 @@ class _Steps:
             return self._resample(pixels, sides, both, spec), both
         sizes = self._add("Concat", [self._add("Slice", [shape, *self._range(0, 2)]), both], axis=0)
         return self._add("Resize", [pixels, "", "", sizes], **_RESIZE[spec.interpolation]), both
+
+    def _kept_aspect(self, sides: str, target: str, spec: PreprocessSpec) -> str:
+        """The smallest (H, W) that covers the target, or the largest within it: each side follows from the other."""
+        turned = self._constant(sides_of(spec.resize_size)[::-1], np.int64)
+        across = self._add("Gather", [sides, self._constant([1, 0], np.int64)])
+        product = self._add("Mul", [sides, turned])
+        if spec.resize == "shorter":
+            return self._add("Max", [target, self._add("Div", [product, across])])
+        operands = [self._add("Cast", [value], to=TensorProto.DOUBLE) for value in (product, across)]
+        rounded = self._add("Cast", [self._add("Round", [self._add("Div", operands)])], to=TensorProto.INT64)
+        one = self._constant([1], np.int64)
+        return self._add("Min", [target, self._add("Max", [one, rounded])])
+
+    def pad(self, pixels: str, sides: str, spec: PreprocessSpec) -> str:
+        """The image in the middle of the input; of an odd number of pixels the larger half is below or to the right."""
+        if spec.pad_color is None:
+            return pixels
+        margin = self._add("Sub", [self._constant(spec.image_sides, np.int64), sides])
+        before = self._add("Div", [margin, self._constant([2], np.int64)])
+        none = self._constant([0, 0], np.int64)
+        pads = self._add("Concat", [none, before, none, self._add("Sub", [margin, before])], axis=0)
+        if len(set(spec.pad_color)) == 1:
+            return self._add("Pad", [pixels, pads, self._constant(spec.pad_color[0], np.uint8)])
+        planes = []
+        for channel, level in enumerate(spec.pad_color):
+            plane = self._add("Gather", [pixels, self._constant([channel], np.int64)], axis=1)
+            planes.append(self._add("Pad", [plane, pads, self._constant(level, np.uint8)]))
+        return self._add("Concat", planes, axis=1)
 
     def _nearest(self, sides: str, both: str, axis: int) -> str:
         """Which row or column each new one is: Pillow adds up steps in double precision, from half a step on."""
@@ -118,7 +166,7 @@ class _Steps:
         Only what the crop keeps is computed: of a narrow image the rest would be nearly all.
         """
         x = self._add("Cast", [pixels], to=TensorProto.DOUBLE)
-        start = self._start(both, spec)
+        start = self._constant([0, 0], np.int64) if spec.resize == "pad" else self._start(both, spec)
         for axis in (1, 0):
             weights = self._weights(sides, both, start, axis, spec)
             operands = [weights, x] if axis == 0 else [x, self._add("Transpose", [weights], perm=[1, 0])]
@@ -128,7 +176,7 @@ class _Steps:
         return self._add("Cast", [x], to=TensorProto.UINT8)
 
     def _weights(self, sides: str, both: str, start: str, axis: int, spec: PreprocessSpec) -> str:
-        """Double (image size, old), whole numbers: what each row or column takes of the old ones, of ``_WEIGHT``."""
+        """Double (kept, old), whole numbers: what each row or column that is kept takes of the old, of ``_WEIGHT``."""
         name, half, one = spec.interpolation, self._double(0.5), self._double(1)
         old, new, first = (
             self._add("Cast", [self._add("Gather", [size, self._constant(axis, np.int64)])], to=TensorProto.DOUBLE)
@@ -137,7 +185,8 @@ class _Steps:
         scale = self._add("Div", [old, new])
         stretch = self._add("Max", [scale, one])
         reach = self._add("Mul", [stretch, self._double(_REACH[name])])
-        rows = self._add("Range", [first, self._add("Add", [first, self._double(spec.image_size)]), one])
+        kept = new if spec.resize == "pad" else self._double(spec.image_sides[axis])
+        rows = self._add("Range", [first, self._add("Add", [first, kept]), one])
         columns = self._add("Range", [self._double(0), old, one])
         centres = self._add("Mul", [self._add("Add", [rows, half]), scale])
         centres = self._add("Unsqueeze", [centres, self._constant([1], np.int64)])
@@ -183,12 +232,12 @@ class _Steps:
         is_whole = spec.resize != "shorter" and spec.resize_size == spec.image_size
         if is_whole or (spec.resize != "none" and spec.interpolation in _REACH):
             return pixels
-        start, size = self._start(sides, spec), self._constant([spec.image_size] * 2, np.int64)
+        start, size = self._start(sides, spec), self._constant(spec.image_sides, np.int64)
         return self._add("Slice", [pixels, start, self._add("Add", [start, size]), self._constant([2, 3], np.int64)])
 
     def _start(self, sides: str, spec: PreprocessSpec) -> str:
         """The first row and column of the crop."""
-        size = self._constant([spec.image_size] * 2, np.int64)
+        size = self._constant(spec.image_sides, np.int64)
         margin = self._add("Cast", [self._add("Sub", [sides, size])], to=TensorProto.DOUBLE)
         half = self._add("Round", [self._add("Div", [margin, self._constant(2, np.float64)])])
         return self._add("Cast", [half], to=TensorProto.INT64)

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgeport_runtime.loading.choice import stores_weights_only
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from edgeport_runtime.bundle.manifest import Manifest
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["write_c_program", "write_infer"]
 
@@ -35,6 +37,7 @@ def write_c_program(bundle: Path, manifest: Manifest) -> None:
     contract, first = manifest.contract, manifest.variants[0].in_graph
     spec = contract.preprocess
     assert first is not None
+    height, width = sides_of(spec.resize_size) if spec.resize == "shorter" else (0, 0)
     labels = contract.labels or [None] * contract.num_classes
     thresholds = contract.thresholds or (0.0,)
     if len(thresholds) != contract.num_outputs:
@@ -44,7 +47,9 @@ def write_c_program(bundle: Path, manifest: Manifest) -> None:
         f"#define OUTPUT {_c_string(contract.output)}",
         f"#define TASK {contract.task.upper()}",
         f"#define NUM_OUTPUTS {contract.num_outputs}",
-        f"#define SHORTER_SIDE {spec.resize_size if spec.resize == 'shorter' else 0}",
+        f"#define COVERED_HEIGHT {height}",
+        f"#define COVERED_WIDTH {width}",
+        f"#define CHANNELS {len(spec.pixel_mode)}",
         f"#define BITS {spec.bits or 0}",
         "static const char *const LABELS[] = {",
         *(f"    {'NULL' if label is None else _c_string(label)}," for label in labels),
@@ -76,6 +81,10 @@ def _constant(line: str) -> tuple[str, str]:
     return name, mark + comment
 
 
+def _size(size: Size) -> int | list[int]:
+    return size if isinstance(size, int) else list(size)
+
+
 def _constants(manifest: Manifest) -> dict[str, object]:
     contract, spec = manifest.contract, manifest.contract.preprocess
     files = {}
@@ -93,9 +102,10 @@ def _constants(manifest: Manifest) -> dict[str, object]:
         "BATCH": contract.batch,
         "COLOR": spec.color,
         "RESIZE": spec.resize,
-        "RESIZE_SIZE": spec.resize_size,
+        "RESIZE_SIZE": _size(spec.resize_size),
         "INTERPOLATION": spec.interpolation,
-        "IMAGE_SIZE": spec.image_size,
+        "IMAGE_SIZE": _size(spec.image_size),
+        "PAD_COLOR": None if spec.pad_color is None else list(spec.pad_color),
         "SCALE": spec.scale,
         "MEAN": list(spec.mean),
         "STD": list(spec.std),

@@ -44,8 +44,8 @@ def adapt(model: onnx.ModelProto, ports: Ports, contract: Contract, *, finish: s
     nodes = list(graph.node)
     del graph.node[:]
     graph.node.extend([*_before(ports, source), *nodes, *_after(graph, ports, contract, target, finish)])
-    size, batch = ports.image_size, contract.batch or "batch"
-    ins = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [batch, ports.channels, size, size])
+    batch, shape = contract.batch or "batch", contract.input_shape
+    ins = helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, [batch, *shape])
     outs = helper.make_tensor_value_info(contract.output, TensorProto.FLOAT, [batch, contract.num_outputs])
     for values, value in ((graph.input, ins), (graph.output, outs)):
         del values[:]

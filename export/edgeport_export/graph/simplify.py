@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import onnx
 import onnxsim
 
+from edgeport_export.graph.lower import matching_ir_version
 from edgeport_export.graph.model_file import save_model
+from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.graph.passes import run_passes
 from edgeport_runtime.bundle.manifest import CONTRACT_KEY
 from edgeport_runtime.errors import SimplifyError
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
 
 __all__ = ["sign", "simplify"]
-
-_IR_VERSION = 10  # onnx writes later ones, which runtimes in the field refuse
 
 
 def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
@@ -51,7 +51,7 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
 
 def sign(model: onnx.ModelProto, contract: Contract, **others: str) -> None:
     """Write a contract, and others by their keys, into a model's metadata, and EdgePort as who made it."""
-    model.ir_version = min(model.ir_version, _IR_VERSION)
+    model.ir_version = min(model.ir_version, matching_ir_version(opset_of(model)))
     model.producer_name = "edgeport"
     model.ClearField("producer_version")
     text = json.dumps(contract.to_dict(), sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -261,7 +261,9 @@ class Chain:
         spec = self.contract.preprocess
         report = compare(
             stage,
-            np.concatenate([session.run(np.asarray(load_image(image, "RGB", bits=spec.bits))) for image in images]),
+            np.concatenate(
+                [session.run(np.asarray(load_image(image, spec.pixel_mode, bits=spec.bits))) for image in images]
+            ),
             np.concatenate([classifier.outputs(preprocess(image, spec)[np.newaxis]) for image in images]),
             limits=IN_GRAPH_INT8_LIMITS if classifier.variant.precision == "int8" else IN_GRAPH_LIMITS,
             contract=self.contract,

@@ -94,7 +94,7 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
         seed: of the random values.
     """
     spec = contract.preprocess
-    shape = (spec.num_channels, spec.image_size, spec.image_size)
+    shape = spec.input_shape
     generator = np.random.default_rng(seed)
     random = _random(generator, (_NUM_RANDOM, *shape))
     constants = torch.stack([normalized(torch.full(shape, pixel), spec) for pixel in (0.0, 255.0)]).numpy()
@@ -129,13 +129,15 @@ def synthetic_image(spec: PreprocessSpec, seed: int, number: int) -> bytes:
     """A small PNG: smooth colours under noise, of another aspect ratio each where the network's resize allows."""
     generator = np.random.default_rng([seed, number])
     if spec.resize == "none":
-        width = height = spec.image_size
+        height, width = spec.image_sides
     else:
         width, height = 96 + 16 * (number % 3), 96 + 16 * (number % 2)
     coarse = Image.fromarray(generator.integers(0, 256, (4, 4, 3), dtype=np.uint8))
     smooth = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.int16)
     noise = generator.integers(-12, 13, (height, width, 1), dtype=np.int16)
     image = Image.fromarray(np.clip(smooth + noise, 0, 255).astype(np.uint8))
+    if spec.mode in ("RGBA", "LA"):
+        image.putalpha(image.getchannel("R").transpose(Image.Transpose.FLIP_LEFT_RIGHT))
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()

@@ -7,6 +7,7 @@ decodes the file and no more. Shapes: C channels, H W image.
 from __future__ import annotations
 
 import io
+from fractions import Fraction
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from edgeport_runtime.pixels.preprocess import Interpolation, PreprocessSpec
+    from edgeport_runtime.pixels.preprocess import Interpolation, PreprocessSpec, Size
 
 __all__ = ["confirmed_pixels", "normalized"]
 
@@ -66,7 +67,7 @@ def confirmed_pixels(data: bytes, spec: PreprocessSpec, *, source: str) -> NDArr
         source: where it came from, for messages.
 
     Returns:
-        uint8 HWC in the channel order of ``spec.color``, H = W = ``spec.image_size``.
+        uint8 HWC in the channel order of ``spec.color``, H and W as ``spec.image_size`` says.
 
     Raises:
         InputError: if the image cannot be used.
@@ -106,7 +107,7 @@ def normalized(pixels_CHW: Tensor, spec: PreprocessSpec) -> Tensor:
 
 
 def _runtime_stages(data: bytes, spec: PreprocessSpec) -> _Stages:
-    image = load_image(data, "L" if spec.color == "grey" else "RGB", bits=spec.bits)
+    image = load_image(data, spec.mode, bits=spec.bits)
     resized = resize_image(image, spec, name="the image")
     cropped = centre_crop(resized, spec)
     pixels = (np.asarray(image), np.asarray(resized), np.asarray(cropped), to_pixels(data, spec))
@@ -122,28 +123,39 @@ def _depths(data: bytes, spec: PreprocessSpec) -> Sequence[int]:
 
 
 def _witness_stages(data: bytes, spec: PreprocessSpec, bits: int) -> _Stages:
-    decoded = _decoded(data, bits, is_grey=spec.color == "grey")
+    decoded = _decoded(data, bits, spec.color)
     height, width = decoded.shape[1:]
     resized = decoded
     if spec.resize != "none":
         wide, high = _sides(width, height, spec)
         resized = _along_columns(decoded, wide, spec.interpolation)
         resized = _along_columns(resized.transpose(1, 2), high, spec.interpolation).transpose(1, 2)
-    top, left = (_offset(side - spec.image_size) for side in resized.shape[1:])
-    cropped = resized[:, top : top + spec.image_size, left : left + spec.image_size]
+    rows, columns = _both(spec.image_size)
+    if spec.pad_color is not None:
+        colour = torch.tensor(spec.pad_color, dtype=torch.uint8)
+        padded = (colour.flip(0) if spec.color == "bgr" else colour)[:, None, None].repeat(1, rows, columns)
+        top, left = ((whole - part) // 2 for whole, part in zip((rows, columns), resized.shape[1:], strict=True))
+        padded[:, top : top + resized.shape[1], left : left + resized.shape[2]] = resized
+        resized = padded
+    top, left = (_offset(old - new) for old, new in zip(resized.shape[1:], (rows, columns), strict=True))
+    cropped = resized[:, top : top + rows, left : left + columns]
     return _Stages(decoded, resized, cropped, cropped.flip(0) if spec.color == "bgr" else cropped)
 
 
-def _decoded(data: bytes, bits: int, *, is_grey: bool) -> Tensor:
+def _decoded(data: bytes, bits: int, color: str) -> Tensor:
     with Image.open(io.BytesIO(data)) as image:
         pixels_CHW = _colours(image, bits)
+        alpha_1HW = _alpha(image) if color in ("rgba", "la") else None
         orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    is_grey = color in ("grey", "la")
     if is_grey and len(pixels_CHW) == 3:
         red, green, blue = pixels_CHW.to(torch.int64)
         weighted = red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2]
         pixels_CHW = ((weighted + 2**15) // 2**16).to(torch.uint8)[None]
     elif not is_grey:
         pixels_CHW = pixels_CHW.expand(3, -1, -1)
+    if alpha_1HW is not None:
+        pixels_CHW = torch.cat([pixels_CHW, alpha_1HW])
     is_exchanged, *is_reversed = _TURNS.get(orientation, (0, 0, 0))
     if is_exchanged:
         pixels_CHW = pixels_CHW.transpose(1, 2)
@@ -167,12 +179,36 @@ def _colours(image: Image.Image, bits: int) -> Tensor:
     return _chw(np.asarray(image.convert("RGB")))  # CMYK and other spaces: Pillow's definition is the contract's
 
 
+def _alpha(image: Image.Image) -> Tensor:
+    """How opaque each pixel is, uint8 1HW: a channel, or what a file says of one colour or of each of a palette's."""
+    if image.mode in ("LA", "PA", "RGBA"):
+        return _chw(np.asarray(image.getchannel("A")))
+    clear, pixels = image.info.get("transparency"), np.asarray(image)
+    if clear is None or image.mode not in ("P", "L", "RGB"):
+        return torch.full((1, *pixels.shape[:2]), 255, dtype=torch.uint8)
+    if isinstance(clear, bytes):
+        levels = np.full(256, 255, np.uint8)
+        levels[: len(clear)] = np.frombuffer(clear, np.uint8)
+        return _chw(levels[pixels])
+    is_clear = np.atleast_3d(pixels == np.asarray(clear, pixels.dtype)).all(axis=2)
+    return _chw(np.where(is_clear, 0, 255).astype(np.uint8))
+
+
 def _sides(width: int, height: int, spec: PreprocessSpec) -> tuple[int, int]:
     """Width and height after the resize."""
+    rows, columns = _both(spec.resize_size)
     if spec.resize == "exact":
-        return spec.resize_size, spec.resize_size
-    shorter = min(width, height)
-    return spec.resize_size * width // shorter, spec.resize_size * height // shorter
+        return columns, rows
+    if spec.resize == "pad":
+        factor = min(Fraction(columns, width), Fraction(rows, height))
+        return max(1, round(width * factor)), max(1, round(height * factor))
+    factor = max(Fraction(columns, width), Fraction(rows, height))
+    return int(width * factor), int(height * factor)
+
+
+def _both(size: Size) -> tuple[int, int]:
+    """Rows and columns."""
+    return (size, size) if isinstance(size, int) else size
 
 
 def _along_columns(pixels_CHW: Tensor, width: int, interpolation: Interpolation) -> Tensor:

@@ -18,6 +18,7 @@ from edgeport_export.source.sidecar import check_labels
 from edgeport_export.source.subject import OWN_INPUT, contract_with
 from edgeport_runtime.engine.foreign import find_ports
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     import onnx
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from edgeport_models.weights import Source
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.engine.foreign import Asked, Ports
-    from edgeport_runtime.pixels.preprocess import PreprocessSpec
+    from edgeport_runtime.pixels.preprocess import PreprocessSpec, Size
 
 __all__ = ["Opened", "contract_for", "input_of", "notes_on_ports"]
 
@@ -127,8 +128,8 @@ def contract_for(
     spec = contract.preprocess
     if (spec.num_channels, spec.image_size) != (ports.channels, ports.image_size):
         raise InputError(
-            f"{name} takes {ports.channels} channels of {ports.image_size} pixels, but the options and the files "
-            f"beside it tell {spec.color} of {spec.image_size}; set --color and --image-size"
+            f"{name} takes {ports.channels} channels of {_sides(ports.image_size)} pixels, but the options and the "
+            f"files beside it tell {spec.color} of {_sides(spec.image_size)}; set --color and --image-size"
         )
     if ports.dtype is np.uint8 and (spec.scale != "byte" or any(spec.mean) or set(spec.std) != {1.0}):
         raise InputError(f"{name} takes pixels as uint8 and normalizes them itself; omit --scale, --mean and --std")
@@ -152,3 +153,7 @@ def _look(opened: Opened) -> Seen:
         what="the file",
     )
     return Seen(num_outputs=opened.ports.num_outputs, activation=activation, notes=tuple(notes), what="the file")
+
+
+def _sides(size: Size) -> str:
+    return "x".join(map(str, sides_of(size)))

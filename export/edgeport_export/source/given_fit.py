@@ -14,6 +14,7 @@ from edgeport_export.parity.compare import Limits, compare
 from edgeport_export.parity.onnx_original import open_plainly
 from edgeport_runtime.engine.session import INPUT_NAME
 from edgeport_runtime.errors import ExportError, InputError
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,6 +148,6 @@ def _is_same(
 
 def noise(ports: Ports, size: int) -> NDArray[np.float32]:
     """Random images; of pixels, where the model takes those."""
-    shape = (size, ports.channels, ports.image_size, ports.image_size)
+    shape = (size, ports.channels, *sides_of(ports.image_size))
     noise_BCHW = np.random.default_rng(0).standard_normal(shape, np.float32)
     return noise_BCHW * 64 + 128 if ports.dtype is np.uint8 else noise_BCHW

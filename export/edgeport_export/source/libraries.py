@@ -18,10 +18,13 @@ from edgeport_export.source.processor import timm_fields
 from edgeport_export.user_lines import say_error
 from edgeport_models.weights import init_random
 from edgeport_runtime.errors import ExportError, InputError
+from edgeport_runtime.pixels.preprocess import as_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
     from types import ModuleType
+
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = [
     "LIBRARIES",
@@ -48,7 +51,7 @@ class LibraryNetwork:
         num_classes: that the library gives it, where nobody says otherwise.
         labels: of those classes, where the library tells them.
         describe: the fields of the input contract that the library's description specifies, except those given.
-        build: makes it, with random weights, from the numbers of outputs and input channels and the side of the input.
+        build: makes it, with random weights, from the numbers of outputs and input channels and the size of the input.
     """
 
     name: str
@@ -57,7 +60,7 @@ class LibraryNetwork:
     num_classes: int
     labels: tuple[str, ...] = ()
     describe: Callable[[Set[str]], dict[str, Any]] = field(repr=False)
-    build: Callable[[int, int, int], nn.Module] = field(repr=False)
+    build: Callable[[int, int, Size], nn.Module] = field(repr=False)
 
 
 def is_in_library(reference: str) -> bool:
@@ -137,6 +140,9 @@ def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int
         num_outputs: of its last layer.
         input_shape: C, H, W.
         seed: of the random inputs.
+
+    Raises:
+        ExportError: if the network does not take that input.
     """
     heads = [
         name
@@ -144,8 +150,16 @@ def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int
         if num_outputs in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
         and isinstance(layer, nn.Linear | nn.Conv2d)
     ]
-    if heads:
+    if not heads:
+        return
+    try:
         init_random(module, head=heads[-1], input_shape=input_shape, seed=seed)
+    except Exception as error:
+        told = "x".join(map(str, input_shape))
+        raise ExportError(
+            f"the network cannot run on an input of {told} (channels, height, width): it raises {say_error(error)}; "
+            "set another --image-size"
+        ) from error
 
 
 def _import(library: str) -> ModuleType:
@@ -197,16 +211,16 @@ def _timm(name: str) -> LibraryNetwork:
     document: dict[str, Any] = {
         key: list(value) if isinstance(value, tuple) else value for key, value in config.to_dict().items()
     }
-    side = document["input_size"][-1]
+    default_size = as_size(*document["input_size"][1:])
     if document["num_classes"] in (0, None):
         raise InputError(
             f"timm:{name} classifies nothing, because its weights were trained without a head; choose another tag"
         )
 
-    def build(num_outputs: int, channels: int, size: int) -> nn.Module:
+    def build(num_outputs: int, channels: int, size: Size) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
         make = functools.partial(_build, f"timm:{name}", timm.create_model, name, **options)
-        if size == side:
+        if size == default_size:
             return make()
         try:
             return make(img_size=size)
@@ -235,9 +249,9 @@ def _torchvision(reference: str) -> LibraryNetwork:
         raise InputError(f"torchvision:{name} has no weights {tag!r}; it has {', '.join(weights.__members__)}")
     chosen = weights[tag] if tag else weights.DEFAULT
 
-    def build(num_outputs: int, channels: int, _size: int) -> nn.Module:
+    def build(num_outputs: int, channels: int, _size: Size) -> nn.Module:
         if channels != 3:
-            raise InputError(f"torchvision:{name} takes 3 channels, not {channels}; omit --channels and --color grey")
+            raise InputError(f"torchvision:{name} takes 3 channels, not {channels}; omit --channels and --color")
         return _build(f"torchvision:{name}", models.get_model, name, weights=None, num_classes=num_outputs)
 
     return LibraryNetwork(
@@ -257,7 +271,8 @@ def _torchvision_fields(transform: Any, given: Set[str]) -> dict[str, Any]:
     fields = {"interpolation": transform.interpolation.value, "scale": "unit"}
     fields |= {"mean": tuple(transform.mean), "std": tuple(transform.std), "image_size": image_size}
     fields |= {"resize": "shorter", "resize_size": resize_size}
-    return {name: value for name, value in fields.items() if name not in given}
+    # A side given on the command line moves the resize, by the ratio of the two sides here.
+    return {name: value for name, value in fields.items() if name == "image_size" or name not in given}
 
 
 _FINDERS: dict[str, Callable[[str], LibraryNetwork]] = {"timm": _timm, "torchvision": _torchvision}

@@ -33,7 +33,8 @@ _KNOWN = {
 def odd_normalization(spec: PreprocessSpec) -> str | None:
     """What to tell the user of a mean and deviation that may be a slip; None if they are known ones."""
     scale = 255 if spec.scale == "byte" else 1
-    mean, std = ([value / scale for value in values] for values in (spec.mean, spec.std))
+    num_colours = spec.num_channels - spec.has_alpha
+    mean, std = ([value / scale for value in values[:num_colours]] for values in (spec.mean, spec.std))
     if _name_of(mean, std) is not None:
         return None
     given = f"mean {list(spec.mean)} and std {list(spec.std)}"

@@ -10,9 +10,12 @@ import re
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from edgeport_runtime.errors import WeightsError
+from edgeport_runtime.pixels.preprocess import as_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
+
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["CONFIG", "PROCESSOR", "processor_fields", "timm_fields"]
 
@@ -114,6 +117,8 @@ def _convnext_geometry(reader: _Reader, option: str) -> dict[str, Any]:
     if not reader.flag("do_resize", default=True):
         return {"resize": "none"}
     _, size = reader.size("size", option, is_square=False)
+    if not isinstance(size, int):
+        reader.refuse("size", "only one side, or shortest_edge, is supported", option)
     if size >= _CONVNEXT_WHOLE:
         return {"resize": "exact", "resize_size": size, "image_size": size}
     part = reader.part("crop_pct", option, default=_CONVNEXT_CROP)
@@ -156,20 +161,20 @@ def _timm_geometry(reader: _Reader) -> dict[str, Any]:
     sizes = reader.document["input_size"]
     if not (isinstance(sizes, list) and len(sizes) == 3 and all(type(v) is int and 0 < v <= _MAX_SIZE for v in sizes)):
         reader.refuse("input_size", "it must be a list of channels, height and width", option)
-    if sizes[1] != sizes[2]:
-        reader.refuse("input_size", "only square inputs are supported", option)
-    size = sizes[1]
     mode = reader.document.get("crop_mode") or "center"
     if mode not in ("center", "squash"):
         reader.refuse("crop_mode", "only center and squash are supported", option)
     part = reader.part("crop_pct", option, default=0.875)
-    resize = "exact" if mode == "squash" else "shorter"
-    return {"resize": resize, "resize_size": math.floor(size / part), "image_size": size}
+    resize, size = "exact" if mode == "squash" else "shorter", as_size(*sizes[1:])
+    resize_size = as_size(*(math.floor(side / part) for side in sizes[1:]))
+    if resize == "shorter" and not isinstance(resize_size, int):
+        reader.refuse("input_size", "timm rounds the longer side of an input that is not square otherwise", option)
+    return {"resize": resize, "resize_size": resize_size, "image_size": size}
 
 
 def _transformers_fields(reader: _Reader, given: Set[str]) -> dict[str, Any]:
     fields: dict[str, Any] = {}
-    if "image_size" not in given and type(reader.document.get("image_size")) is int:
+    if "image_size" not in given and type(reader.document.get("image_size")) in (int, list):
         fields["image_size"] = reader.size("image_size", "--image-size", is_square=True)[1]
     channels = reader.document.get("num_channels")
     if channels is not None and not {"color", "channels"} & given:
@@ -224,18 +229,20 @@ class _Reader:
             self.refuse(key, "it must be above 0 and at most 1", option)
         return float(value)
 
-    def size(self, key: str, option: str, *, is_square: bool) -> tuple[str, int]:
-        """How images are resized and to what side; ``is_square`` says what a lone number means."""
+    def size(self, key: str, option: str, *, is_square: bool) -> tuple[str, Size]:
+        """How images are resized and to what size; ``is_square`` says what a lone number means."""
         value = self.document.get(key)
         if isinstance(value, dict):
             if set(value) == {"shortest_edge"}:
-                resize, side = "shorter", value["shortest_edge"]
-            elif set(value) == {"height", "width"} and value["height"] == value["width"]:
-                resize, side = "exact", value["height"]
+                resize, sides = "shorter", [value["shortest_edge"]] * 2
+            elif set(value) == {"height", "width"}:
+                resize, sides = "exact", [value["height"], value["width"]]
             else:
-                self.refuse(key, "only shortest_edge, or equal height and width, are supported", option)
+                self.refuse(key, "only shortest_edge, or height and width, are supported", option)
+        elif isinstance(value, list) and len(value) == 2:
+            resize, sides = "exact", value
         else:
-            resize, side = ("exact" if is_square else "shorter"), value
-        if type(side) is not int or not 0 < side <= _MAX_SIZE:
+            resize, sides = ("exact" if is_square else "shorter"), [value] * 2
+        if not all(type(side) is int and 0 < side <= _MAX_SIZE for side in sides):
             self.refuse(key, f"it must be a whole number of pixels from 1 to {_MAX_SIZE}", option)
-        return resize, side
+        return resize, as_size(*sides)

@@ -14,12 +14,13 @@ from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS
-from edgeport_runtime.pixels.preprocess import PreprocessSpec
+from edgeport_runtime.pixels.preprocess import NUM_CHANNELS, PreprocessSpec, as_size, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from edgeport_export.config import ExportConfig, GraphOptions, InputOptions
+    from edgeport_runtime.pixels.preprocess import Color
 
 __all__ = [
     "ARCHITECTURE",
@@ -46,6 +47,8 @@ LIBRARY = "library"  # that the network comes from, as it describes its pretrain
 LABELS_FILE = "labels"  # the file given on the command line, as it tells the number of classes
 
 Told: TypeAlias = "Mapping[str, Mapping[str, Any]]"
+
+_PAD_LEVEL, _OPAQUE = 114, 255  # the letterbox of YOLO
 
 INPUT_FIELDS = tuple(field.name for field in fields(PreprocessSpec))
 CONTRACT_OPTIONS = ("task", "threshold", *INPUT_FIELDS, "num_classes", "labels")
@@ -116,7 +119,7 @@ def preprocess_of(values: Mapping[str, Value]) -> PreprocessSpec:
     Raises:
         InputError: naming the field, if a value is not possible.
     """
-    return PreprocessSpec(**{name: values[name].value for name in INPUT_FIELDS})
+    return PreprocessSpec(**{name: values[name].value for name in INPUT_FIELDS if name in values})
 
 
 def contract_of(values: Mapping[str, Value], options: GraphOptions) -> Contract:
@@ -150,7 +153,7 @@ def tell_command_line(config: ExportConfig) -> dict[str, Any]:
 
 def tell_architecture(preprocess: PreprocessSpec, **others: Any) -> dict[str, Any]:
     """The defaults: an input contract, a multi-class task, and whatever else the architecture says."""
-    told = {name: getattr(preprocess, name) for name in INPUT_FIELDS}
+    told = {name: getattr(preprocess, name) for name in INPUT_FIELDS if name != "pad_color"}
     # None is for bundles of EdgePort 0.1, which heed nothing that an image file says of its values.
     return told | {"bits": preprocess.bits or MAX_BITS, "task": "multiclass"} | others
 
@@ -159,27 +162,36 @@ _Values: TypeAlias = dict[str, Value]
 
 
 def _color(here: _Values, _before: _Values, values: _Values) -> Value | None:
-    """``--channels`` alone chooses grey or colours."""
+    """``--channels`` alone chooses grey or colours, and alpha."""
     if "channels" not in here:
         return None
     channels, color = here["channels"].value, values["color"].value
     if "color" in here:
-        if (color == "grey") != (channels == 1):
+        if NUM_CHANNELS[color] != channels:
             raise InputError(f"--color {color} contradicts --channels {channels}")
         return None
-    changed = "grey" if channels == 1 else "rgb" if color == "grey" else color
+    changed = color if NUM_CHANNELS[color] == channels else _COLORS[channels]
     return Value(changed, here["channels"].source)
 
 
+_COLORS: dict[int, Color] = {1: "grey", 2: "la", 3: "rgb", 4: "rgba"}
+
+
 def _per_channel(name: str) -> Callable[[_Values, _Values, _Values], Value | None]:
-    """One value per channel: grey takes the average over the colours; three colours repeat the grey value."""
+    """One value per channel: grey takes the average over the colours; three colours repeat the grey value.
+
+    Nobody can guess that of an alpha channel, except where those of the colours are the same.
+    """
 
     def follow(here: _Values, _before: _Values, values: _Values) -> Value | None:
         told, source = values[name]
-        num_channels = 1 if values["color"].value == "grey" else 3
+        color = values["color"].value
+        num_channels = NUM_CHANNELS[color]
         # What the user gives is taken as it is, and refused if it does not fit.
         if len(told) == num_channels or (name in here and source == COMMAND_LINE):
             return None
+        if {2, 4} & {num_channels, len(told)} and (len(told) == 1 or len(set(told)) > 1):
+            raise InputError(f"--{name} is missing; {color} images need {num_channels} values, one per channel")
         return Value((round(sum(told) / len(told), 6),) * num_channels, source)
 
     return follow
@@ -201,20 +213,37 @@ def _resize_size(here: _Values, before: _Values, values: _Values) -> Value | Non
         return None
     resize, size = values["resize"].value, values["image_size"].value
     crop_pct = here["crop_pct"].value if "crop_pct" in here else None
-    if resize == "none":
+    if resize in ("none", "pad"):
         if crop_pct not in (None, 1.0):
-            raise InputError("--crop-pct requires a resize, but --resize is none")
+            raise InputError(f"--crop-pct requires a resize with a crop, but --resize is {resize}")
         return Value(size, moved.source)
+    sides = sides_of(size)
     if crop_pct is not None:
-        return Value(_floor(size / crop_pct), moved.source)  # as timm computes it
+        return Value(as_size(*(_floor(side / crop_pct) for side in sides)), moved.source)  # as timm computes it
     if resize != before["resize"].value:
         return Value(size, moved.source)
-    return Value(math.floor(size * before["resize_size"].value / before["image_size"].value), moved.source)
+    ratios = zip(sides, sides_of(before["resize_size"].value), sides_of(before["image_size"].value), strict=True)
+    return Value(as_size(*(math.floor(side * old / whole) for side, old, whole in ratios)), moved.source)
 
 
 def _floor(side: float) -> int:
     """Round down, but for what only the rounding of floats keeps below a whole number: 64 / (64 / 93) is 92.99..."""
     return round(side) if math.isclose(side, round(side), rel_tol=1e-12) else math.floor(side)
+
+
+def _pad_color(here: _Values, _before: _Values, values: _Values) -> Value | None:
+    """One value per channel, for ``pad`` alone; by default detectors' grey, and opaque."""
+    color, resize = values["color"].value, values["resize"]
+    if resize.value != "pad":
+        if "pad_color" in here:
+            raise InputError(f"--pad-color is for --resize pad, but --resize is {resize.value}; omit one of them")
+        return None
+    num_channels = NUM_CHANNELS[color]
+    if "pad_color" not in here:
+        colours = (_PAD_LEVEL,) * num_channels
+        return Value((*colours[:-1], _OPAQUE) if color in ("rgba", "la") else colours, ARCHITECTURE)
+    told, source = here["pad_color"]
+    return Value(told * num_channels, source) if len(told) == 1 else None
 
 
 def _threshold(here: _Values, _before: _Values, values: _Values) -> Value | None:
@@ -246,6 +275,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("mean", _OF_INPUT, _per_channel("mean")),
     Option("std", _OF_INPUT, _per_channel("std")),
     Option("bits", _OF_INPUT),
+    Option("pad_color", (COMMAND_LINE,), _pad_color),
     Option("resize_size", (*_BESIDE, LIBRARY, ARCHITECTURE), _resize_size),
     Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, LIBRARY, ARCHITECTURE)),
     Option("labels", (COMMAND_LINE, CONFIG, LIBRARY)),

@@ -207,15 +207,15 @@ def _of_library(config: ExportConfig) -> Subject:
         **({} if opened is None else opened.told),
     }
     preprocess = preprocess_of(resolve(told))
-    shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
+    shape = preprocess.input_shape
     num_labels = len(command_line["labels"]) if "labels" in command_line else None
     num_outputs = 1 if config.task == "binary" else config.num_classes or num_labels or network.num_classes
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
         torch.manual_seed(config.seed)
         if opened is not None:
-            default = network.build(network.num_classes, *shape[:2])
+            default = network.build(network.num_classes, shape[0], preprocess.image_size)
             num_outputs = libraries.num_outputs_in(opened.chosen.state, default, network.num_classes)
-        module = network.build(num_outputs, *shape[:2]).eval().requires_grad_(False)
+        module = network.build(num_outputs, shape[0], preprocess.image_size).eval().requires_grad_(False)
         if opened is None:
             libraries.settle(module, num_outputs, shape, seed=config.seed)
             own = OwnWeights(seed=config.seed)
@@ -249,8 +249,7 @@ def _seen(
     values = resolve(told)
     preprocess, asked = preprocess_of(values), values["task"]
     notes = [*notes, *fold(module)]
-    shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
-    look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
+    look = look_at(module, preprocess.input_shape, batch=config.batch, output_name=config.output_name)
     task = task_of(look, None if asked.source == ARCHITECTURE else asked.value, name=name)
     told[ARCHITECTURE] |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
     if config.num_classes not in (None, told[ARCHITECTURE]["num_classes"]):
@@ -286,13 +285,13 @@ def _named(config: ExportConfig) -> Subject:
     if contract.task == "multiclass" and contract.num_classes == 1:
         refuse_one_output(spec.name)
     options = {name: values[name].value for name in OPTIONS if name in values}
-    channels, size = contract.preprocess.num_channels, contract.preprocess.image_size
+    shape, size = contract.preprocess.input_shape, contract.preprocess.image_size
     try:
         with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
             torch.manual_seed(config.seed)
-            module = spec.build(num_classes=contract.num_outputs, in_channels=channels, image_size=size, **options)
+            module = spec.build(num_classes=contract.num_outputs, in_channels=shape[0], image_size=size, **options)
             if checkpoint is None:  # dropout draws as well
-                init_random(module, head=spec.head, input_shape=(channels, size, size), seed=config.seed)
+                init_random(module, head=spec.head, input_shape=shape, seed=config.seed)
     except ValueError as error:
         raise InputError(f"{spec.name}: {error}") from None
     if checkpoint is None:

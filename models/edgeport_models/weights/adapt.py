@@ -13,11 +13,13 @@ from torch import nn
 
 from edgeport_models.attention import MultiHeadAttention
 from edgeport_runtime.errors import InputError, WeightsError
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from edgeport_models.weights.layout import Converted
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["image_size_of", "resize_positions", "set_hyperparameters", "sum_channels"]
 
@@ -42,22 +44,23 @@ def _num_extra(state: Mapping[str, torch.Tensor]) -> int:
 
 
 def resize_positions(
-    state: Mapping[str, torch.Tensor], *, image_size: int, source: str
+    state: Mapping[str, torch.Tensor], *, image_size: Size, source: str
 ) -> tuple[dict[str, torch.Tensor], str | None]:
     """Interpolate a ViT's position embeddings to another image size, as timm does: bicubic, with antialiasing.
 
-    The class token's embedding is kept (Dosovitskiy et al. 2021, Section 3.2, interpolate in the same way).
+    The class token's embedding is kept (Dosovitskiy et al. 2021, Section 3.2, interpolate in the same way). Embeddings
+    that are as many as the new grid has patches stay as they are: they are of a network that was trained on it.
 
     Args:
         state: in EdgePort's layout.
-        image_size: side of the new images in pixels.
+        image_size: of the new images in pixels.
         source: the checkpoint, for messages.
 
     Returns:
         The state dict, and what was done in words; as it was, and None, where nothing differs or it is no ViT.
 
     Raises:
-        WeightsError: if the embeddings are not those of a square grid and a class token.
+        WeightsError: if the embeddings are neither those of the new grid nor of a square one, and a class token.
     """
     state = dict(state)
     positions_1ND, patches = state.get(_POSITIONS), state.get(_PATCHES)
@@ -65,19 +68,24 @@ def resize_positions(
         return state, None
     num_extra = _num_extra(state)
     num_patches = positions_1ND.shape[1] - num_extra
-    old, new = math.isqrt(max(num_patches, 0)), image_size // patches.shape[-1]
-    if old < 1 or old * old != num_patches:
+    side = math.isqrt(max(num_patches, 0))
+    rows, columns = (pixels // patches.shape[-1] for pixels in sides_of(image_size))
+    if rows * columns == num_patches or rows * columns == 0:
+        is_other = 0 < num_patches == side * side and rows != columns
+        return state, f"position embeddings taken for {rows}x{columns} patches, not {side}x{side}" if is_other else None
+    if side < 1 or side * side != num_patches:
         token = " and a class token" if num_extra else ""
         raise WeightsError(
             f"weights {source}: the {positions_1ND.shape[1]} position embeddings are not those of a square grid{token}"
+            f"{'' if rows == columns else f', nor of {rows}x{columns} patches'}"
         )
-    if old == new or new < 1:
-        return state, None
-    grid_1DHW = positions_1ND[:, num_extra:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid_1DHW = nn.functional.interpolate(grid_1DHW, (new, new), mode="bicubic", antialias=True, align_corners=False)
+    grid_1DHW = positions_1ND[:, num_extra:].float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
+    grid_1DHW = nn.functional.interpolate(
+        grid_1DHW, (rows, columns), mode="bicubic", antialias=True, align_corners=False
+    )
     grid_1ND = grid_1DHW.flatten(2).transpose(1, 2).to(positions_1ND.dtype)
     state[_POSITIONS] = torch.cat([positions_1ND[:, :num_extra], grid_1ND], dim=1)
-    return state, f"position embeddings interpolated from {old}x{old} to {new}x{new} patches"
+    return state, f"position embeddings interpolated from {side}x{side} to {rows}x{columns} patches"
 
 
 def sum_channels(

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from edgeport_models.spec import ModelSpec
     from edgeport_models.weights.layout import Converted
+    from edgeport_runtime.pixels.preprocess import Size
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -50,13 +51,13 @@ class Checkpoint:
         """Rows of the head's weight; None if there is no such head."""
         return num_classes_of(self.converted.state, spec)
 
-    def fill(self, module: nn.Module, *, spec: ModelSpec, image_size: int, add_channels: bool) -> list[str]:
+    def fill(self, module: nn.Module, *, spec: ModelSpec, image_size: Size, add_channels: bool) -> list[str]:
         """Copy the weights into a module.
 
         Args:
             module: receives the values, in float32.
             spec: the module's architecture.
-            image_size: side of its input in pixels; position embeddings for another are interpolated.
+            image_size: of its input in pixels; position embeddings for another are interpolated.
             add_channels: sum the first layer over its three input channels, for a module that takes one.
 
         Returns:

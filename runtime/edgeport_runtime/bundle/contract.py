@@ -76,8 +76,7 @@ class Contract:
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """C, H, W of the input of one image."""
-        side = self.preprocess.image_size
-        return self.preprocess.num_channels, side, side
+        return self.preprocess.input_shape
 
     def label(self, index: int) -> str:
         """Name of a class, its number where names are not known."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.accuracy.evaluation import BinaryEvaluation, MulticlassEvaluation
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,13 +36,17 @@ _NUM_FLIPS = 10
 def describe_input(contract: Contract) -> str:
     """How an image becomes the network's input, in a line."""
     spec = contract.preprocess
+    height, width = spec.image_sides
+    size = f"{width}x{height}" if height == width else f"{width} wide, {height} high"
+    is_one, (rows, columns) = isinstance(spec.resize_size, int), sides_of(spec.resize_size)
     resize = {
-        "shorter": f"resize shorter side to {spec.resize_size} ({spec.interpolation})",
-        "exact": f"resize both sides to {spec.resize_size} ({spec.interpolation})",
+        "shorter": f"resize shorter side to {rows}" if is_one else f"resize to cover {columns}x{rows}",
+        "exact": f"resize both sides to {rows}" if is_one else f"resize to {columns}x{rows}",
+        "pad": f"resize to fit, padded with {' '.join(map(str, spec.pad_color or ()))}",
         "none": "no resize: images must have this size",
-    }[spec.resize]
+    }[spec.resize] + ("" if spec.resize == "none" else f" ({spec.interpolation})")
     return (
-        f"{spec.color} {spec.image_size}x{spec.image_size}, batch {contract.batch or 'any'}; {resize}, "
+        f"{spec.color} {size}, batch {contract.batch or 'any'}; {resize}, "
         f"scale {spec.scale}, mean {list(spec.mean)}, std {list(spec.std)}"
         f"{f', {spec.bits} bits of 16' if spec.bits not in (None, 16) else ''}"
     )

@@ -11,6 +11,7 @@ from typing import Any
 from edgeport_runtime.bundle.files import checked_file, sha256_of
 from edgeport_runtime.bundle.manifest import Manifest, Variant, load_manifest
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.pixels.preprocess import sides_of
 
 __all__ = ["make_site"]
 
@@ -74,13 +75,14 @@ def make_site(bundle: Path, output: Path, *, variant: str = "fp32", engine: Path
 
 def _describe(manifest: Manifest, model: Path) -> dict[str, Any]:
     """What the page needs to know of the model."""
-    contract = manifest.contract
+    contract, spec = manifest.contract, manifest.contract.preprocess
     return {
         "name": str(manifest.architecture["name"]),
         "model": _MODEL,
         "size_bytes": model.stat().st_size,
         "sha256": sha256_of(model),
-        "shorter_side": contract.preprocess.resize_size if contract.preprocess.resize == "shorter" else None,
+        "channels": len(spec.pixel_mode),
+        "covered_sides": sides_of(spec.resize_size) if spec.resize == "shorter" else None,
         "task": contract.task,
         "output": contract.output,
         "num_outputs": contract.num_outputs,

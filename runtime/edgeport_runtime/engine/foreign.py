@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeport_runtime.engine.session import Session, SessionSettings
 from edgeport_runtime.errors import InputError, SessionError
+from edgeport_runtime.pixels.preprocess import Size, as_size, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -47,8 +48,8 @@ class Asked(NamedTuple):
     input_name: str | None = None
     output_name: str | None = None
     layout: Layout | None = None
-    image_size: int | None = None
-    default_size: int | None = None
+    image_size: Size | None = None
+    default_size: Size | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +62,7 @@ class Ports:
         layout: order of its axes.
         batch: images that it takes at once; None for any number.
         channels: 1 or 3.
-        image_size: side of the square image.
+        image_size: side of the image; height and width where they differ.
         output_name: of the output that holds the classes.
         output_dtype: of its values.
         output_rank: how many axes it has.
@@ -74,7 +75,7 @@ class Ports:
     layout: Layout
     batch: int | None
     channels: int
-    image_size: int
+    image_size: Size
     output_name: str
     output_dtype: type[np.generic]
     output_rank: int
@@ -114,7 +115,7 @@ def find_ports(session: Any, asked: Asked, *, name: str) -> Ports:
     names = [output.name for output in session.get_outputs()]
     for batch in (2, 1) if fixed is None else (fixed,):
         is_last = batch == 1 or fixed is not None
-        black = _feed(np.zeros((batch, channels, size, size), np.float32), layout, dtype)
+        black = _feed(np.zeros((batch, channels, *sides_of(size)), np.float32), layout, dtype)
         try:
             values = dict(zip(names, session.run(names, {one.name: black}), strict=True))
             output_name = _choose_output(values, batch, asked.output_name, name)
@@ -164,7 +165,7 @@ class ForeignSession(Session):
 
     def _find_ends(self) -> None:
         self.ports = find_ports(self._session, self._asked, name=self.path.name)
-        self.input_shape = [self.ports.batch or "batch", self.ports.channels, *[self.ports.image_size] * 2]
+        self.input_shape = [self.ports.batch or "batch", self.ports.channels, *sides_of(self.ports.image_size)]
         self.output_name = self.ports.output_name
         self.output_shape = [self.ports.batch or "batch", self.ports.num_outputs]
 
@@ -193,8 +194,8 @@ def _choose_input(inputs: Sequence[Any], asked: Asked, name: str) -> Any:
     return inputs[0]
 
 
-def _read_shape(one: Any, asked: Asked, name: str) -> tuple[Layout, int, int]:
-    """Layout, channels and side of an input."""
+def _read_shape(one: Any, asked: Asked, name: str) -> tuple[Layout, int, Size]:
+    """Layout, channels and size of an input."""
     shape = one.shape
     if len(shape) != _RANK:
         raise InputError(
@@ -220,16 +221,18 @@ def _read_shape(one: Any, asked: Asked, name: str) -> tuple[Layout, int, int]:
             f"{name} takes {one.name} {_shape(shape)}, {channels} channels as {layout}, and EdgePort prepares images "
             "with 1 or 3; is --input-layout right?"
         )
-    sides = {side for side in (shape[2:] if layout == "nchw" else shape[1:3]) if isinstance(side, int)}
-    if len(sides) > 1:
-        raise InputError(f"{name} takes {one.name} {_shape(shape)}, and EdgePort prepares square images")
-    size = next(iter(sides), asked.image_size or asked.default_size)
-    if size is None:
+    told = [side if isinstance(side, int) else None for side in (shape[2:] if layout == "nchw" else shape[1:3])]
+    fixed = [side for side in told if side is not None]
+    wanted = asked.image_size or asked.default_size or next(iter(fixed), None)
+    if wanted is None:
         raise InputError(f"--image-size is missing; {name} takes {one.name} {_shape(shape)}, images of any size")
+    height, width = (side or other for side, other in zip(told, sides_of(wanted), strict=True))
+    size = as_size(height, width)
     if asked.image_size not in (None, size):
-        raise InputError(f"--image-size is {asked.image_size}, but {name} takes {one.name} {_shape(shape)}")
-    if not 1 <= size <= _MAX_SIDE:
-        raise InputError(f"{name} takes images of {size} pixels; EdgePort takes sides from 1 to {_MAX_SIDE}")
+        asked_for = " ".join(map(str, sides_of(asked.image_size)))
+        raise InputError(f"--image-size is {asked_for}, but {name} takes {one.name} {_shape(shape)}")
+    if not all(1 <= side <= _MAX_SIDE for side in (height, width)):
+        raise InputError(f"{name} takes images of {height}x{width} pixels; EdgePort takes sides from 1 to {_MAX_SIDE}")
     return layout, channels, size
 
 

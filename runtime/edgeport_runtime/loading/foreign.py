@@ -14,7 +14,16 @@ from edgeport_runtime.bundle.contract import OUTPUTS, TASKS, Contract
 from edgeport_runtime.engine.foreign import LAYOUTS, Asked
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS
-from edgeport_runtime.pixels.preprocess import Color, Interpolation, PreprocessSpec, Resize, Scale
+from edgeport_runtime.pixels.preprocess import (
+    Color,
+    Interpolation,
+    PreprocessSpec,
+    Resize,
+    Scale,
+    Size,
+    as_size,
+    sides_of,
+)
 
 if TYPE_CHECKING:
     import os
@@ -66,7 +75,7 @@ def asked_of(options: Mapping[str, Any]) -> Asked:
         input_name=options.get("input_name"),
         output_name=options.get("output_name"),
         layout=options.get("input_layout"),
-        image_size=options.get("image_size"),
+        image_size=_size(options.get("image_size")),
     )
 
 
@@ -110,11 +119,12 @@ def _spec(options: Mapping[str, Any], ports: Ports) -> PreprocessSpec:
     if is_pixels and (scale != "byte" or any(mean) or set(std) != {1.0}):
         raise InputError("the model takes pixels as uint8 and prepares them itself; omit scale, mean and std")
     resize, crop_pct = options.get("resize", "shorter"), options.get("crop_pct", 1.0)
-    resize_size = ports.image_size if resize == "none" else math.floor(ports.image_size / crop_pct + 1e-9)
+    enlarged = as_size(*(math.floor(side / crop_pct + 1e-9) for side in sides_of(ports.image_size)))
+    resize_size = enlarged if resize in ("shorter", "exact") else ports.image_size
     return PreprocessSpec(
         color=color,
         resize=resize,
-        resize_size=options.get("resize_size", resize_size),
+        resize_size=_size(options.get("resize_size")) or resize_size,
         interpolation=options.get("interpolation", "bilinear"),
         image_size=ports.image_size,
         scale=scale,
@@ -126,7 +136,7 @@ def _spec(options: Mapping[str, Any], ports: Ports) -> PreprocessSpec:
 
 def _output(session: ForeignSession, task: str, spec: PreprocessSpec) -> Output:
     """Whether the model gives logits or probabilities, by its answers to noise; asks where they could be either."""
-    shape = (session.ports.batch or 1, spec.num_channels, spec.image_size, spec.image_size)
+    shape = (session.ports.batch or 1, spec.num_channels, *spec.image_sides)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
     mean, std = (np.asarray(v, np.float32)[:, np.newaxis, np.newaxis] for v in (spec.mean, spec.std))
     scaled = noise / np.float32(255 if spec.scale == "unit" else 1)
@@ -181,14 +191,25 @@ def _check(key: str, value: Any, name: str) -> None:
         raise InputError(f"{name}: {key} is {value!r}; choose one of {', '.join(_CHOICES[key])}")
     if key in _NUMBERS and not (isinstance(value, list | tuple) and value and all(map(_is_number, value))):
         raise InputError(f"{name}: {key} is {value!r}; give a list of finite numbers")
-    if key in _SIZES and not (isinstance(value, int) and not isinstance(value, bool)):
-        raise InputError(f"{name}: {key} is {value!r}; give a whole number")
+    if key in _SIZES and not _is_size(value, has_two=key != "bits"):
+        either = "" if key == "bits" else ", or the height and the width in a list"
+        raise InputError(f"{name}: {key} is {value!r}; give a whole number{either}")
     if key == "crop_pct" and not (_is_number(value) and 0 < value <= 1):
         raise InputError(f"{name}: crop_pct is {value!r}; it must be above 0 and at most 1")
     is_named = key in _NAMES and isinstance(value, str)
     is_labelled = key == "labels" and isinstance(value, list | tuple) and all(isinstance(v, str) for v in value)
     if (key in _NAMES and not is_named) or (key == "labels" and not is_labelled):
         raise InputError(f"{name}: {key} is {value!r}; give {'a string' if key in _NAMES else 'a list of strings'}")
+
+
+def _is_size(value: object, *, has_two: bool) -> bool:
+    numbers = list(value) if has_two and isinstance(value, list | tuple) and len(value) == 2 else [value]
+    return all(isinstance(number, int) and not isinstance(number, bool) for number in numbers)
+
+
+def _size(value: Any) -> Size | None:
+    """A size as JSON has it: one side, or a list of two."""
+    return as_size(*value) if isinstance(value, list | tuple) else value
 
 
 def _is_number(value: object) -> bool:

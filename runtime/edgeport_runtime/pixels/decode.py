@@ -1,4 +1,4 @@
-"""Decoding of untrusted images into 8-bit RGB or grey, with bounded pixels."""
+"""Decoding of untrusted images into 8-bit RGB or grey, with alpha or without, with bounded pixels."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ __all__ = [
     "MAX_PIXELS",
     "ArrayColor",
     "FoundImages",
+    "ImageMode",
     "ImageSource",
     "check_color",
     "find_images",
@@ -45,6 +46,7 @@ __all__ = [
 
 ImageSource: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | Image.Image | NDArray[np.uint8]"
 ArrayColor: TypeAlias = Literal["rgb", "bgr"]
+ImageMode: TypeAlias = Literal["RGB", "L", "RGBA", "LA"]
 
 MAX_PIXELS = 89_478_485
 """Larger images are refused before they are decoded: Pillow's own limit for decompression bombs."""
@@ -137,15 +139,16 @@ def name_of(source: ImageSource) -> str:
 
 
 def load_image(
-    source: ImageSource, mode: Literal["RGB", "L"], *, color: ArrayColor = "rgb", bits: int | None = None
+    source: ImageSource, mode: ImageMode, *, color: ArrayColor = "rgb", bits: int | None = None
 ) -> Image.Image:
     """Decode an image, rotate it as its EXIF orientation says, and convert it to 8-bit RGB or grey.
 
-    Transparency is dropped, not blended, as ``Image.convert("RGB")`` does in training pipelines.
+    Without alpha in the mode, transparency is dropped, not blended, as ``Image.convert("RGB")`` does in training
+    pipelines; with it, what has no transparency is opaque (255).
 
     Args:
         source: a path, the bytes of an image file, a binary file that is read from its start, a PIL image, or a uint8
-            array HWC (C of 1, 3 or 4) or HW.
+            array HWC (C of 1, 3 or 4; 2 for the mode LA) or HW.
         mode: the result's mode.
         color: order of an array's channels; other images know their own.
         bits: of values with more than 8 the high 8 are kept: of as many as the file says, or else of this many. None
@@ -158,7 +161,7 @@ def load_image(
     check_color(color)
     _check_kind(source)
     if isinstance(source, np.ndarray):
-        return _without_alpha(_from_array(source, color), mode, name=name)
+        return _convert(_from_array(source, color, mode), mode, name=name)
     if color != "rgb":
         raise InputError(
             f"color={color!r} is for arrays, but {name} says itself what its colours are; omit color for it"
@@ -214,7 +217,7 @@ def _seekable(file: BinaryIO, name: str) -> BinaryIO:
         raise InputError(f"{name} cannot be read: {error}") from None
 
 
-def _open(file: BinaryIO, mode: Literal["RGB", "L"], bits: int | None, *, name: str) -> Image.Image:
+def _open(file: BinaryIO, mode: ImageMode, bits: int | None, *, name: str) -> Image.Image:
     with _errors_naming(name):
         size = file.seek(0, io.SEEK_END)
         file.seek(0)
@@ -239,7 +242,7 @@ def _errors_naming(name: str) -> Iterator[None]:
         raise InputError(f"{name} is damaged or cut short ({error})") from None
 
 
-def _decode(image: Image.Image, mode: Literal["RGB", "L"], depth: Depth, bits: int | None, *, name: str) -> Image.Image:
+def _decode(image: Image.Image, mode: ImageMode, depth: Depth, bits: int | None, *, name: str) -> Image.Image:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise InputError(f"{name} has {width}x{height} pixels; at most {MAX_PIXELS:,} are accepted")
@@ -249,13 +252,15 @@ def _decode(image: Image.Image, mode: Literal["RGB", "L"], depth: Depth, bits: i
     orientation = image.getexif().get(_ORIENTATION_TAG)
     if image.mode == "F":
         raise InputError(f"{name} has floating-point values, whose range is undefined; save it with 8 bits")
-    image = _without_alpha(to_8_bits(image, depth, bits, name=name), mode, name=name)
+    image = _convert(to_8_bits(image, depth, bits, name=name), mode, name=name)
     if orientation in _TRANSPOSE:
         image = image.transpose(_TRANSPOSE[orientation])
     return image
 
 
-def _without_alpha(image: Image.Image, mode: Literal["RGB", "L"], *, name: str) -> Image.Image:
+def _convert(image: Image.Image, mode: ImageMode, *, name: str) -> Image.Image:
+    if mode in ("LA", "RGBA"):
+        return (image if image.mode in ("LA", "RGBA") else image.convert("RGBA")).convert(mode)
     if image.has_transparency_data:
         with_alpha = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
         if with_alpha.getchannel("A").getextrema()[0] != 255:
@@ -277,7 +282,7 @@ def _remedy(array: NDArray[Any]) -> str:
     return ""
 
 
-def _from_array(array: NDArray[Any], color: ArrayColor) -> Image.Image:
+def _from_array(array: NDArray[Any], color: ArrayColor, mode: ImageMode) -> Image.Image:
     if array.dtype != np.uint8:
         raise InputError(
             f"an image array must be of type uint8 (0 to 255), not {array.dtype}; scale its values to that range, and "
@@ -285,14 +290,16 @@ def _from_array(array: NDArray[Any], color: ArrayColor) -> Image.Image:
         )
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
-    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
+    counts = (2, 3, 4) if mode == "LA" else (3, 4)
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in counts)):
         raise InputError(
-            f"an image array must be HWC with 1, 3 or 4 channels, or HW, not of shape {array.shape}{_remedy(array)}"
+            f"an image array must be HWC with 1, {', '.join(map(str, counts[:-1]))} or 4 channels, or HW, not of shape "
+            f"{array.shape}{_remedy(array)}"
         )
     if array.shape[0] * array.shape[1] > MAX_PIXELS:
         raise InputError(
             f"the image array has {array.shape[1]}x{array.shape[0]} pixels; at most {MAX_PIXELS:,} are accepted"
         )
-    if color == "bgr" and array.ndim == 3:
+    if color == "bgr" and array.ndim == 3 and array.shape[2] > 2:
         array = array[:, :, [2, 1, 0, 3][: array.shape[2]]]
     return Image.fromarray(np.ascontiguousarray(array))

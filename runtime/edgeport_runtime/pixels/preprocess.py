@@ -1,7 +1,8 @@
 """From an image to a network's input: one implementation for export, calibration, evaluation and run time.
 
 The steps are torchvision's evaluation transform: EXIF rotation, colour conversion, resize (the shorter side, with the
-longer one truncated, or both sides exactly), centre crop, scale, normalize. Shapes: H W image, C channels.
+longer one truncated, or both sides exactly), centre crop, scale, normalize; or a letterbox in place of resize and crop.
+Shapes: H W image, C channels.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ import functools
 import math
 import sys
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 from PIL import Image
 
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.decode import MAX_PIXELS, ArrayColor, ImageSource, load_image, name_of
+from edgeport_runtime.pixels.decode import MAX_PIXELS, ArrayColor, ImageMode, ImageSource, load_image, name_of
 from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
 
 if TYPE_CHECKING:
@@ -25,22 +26,31 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
+    "NUM_CHANNELS",
     "Color",
     "Interpolation",
     "PreprocessSpec",
     "Resize",
     "Scale",
+    "Size",
+    "as_size",
     "centre_crop",
     "normalize",
     "preprocess",
     "resize_image",
+    "sides_of",
     "to_pixels",
 ]
 
-Color = Literal["rgb", "bgr", "grey"]
-Resize = Literal["shorter", "exact", "none"]
+Color = Literal["rgb", "bgr", "grey", "rgba", "la"]
+Resize = Literal["shorter", "exact", "pad", "none"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 Scale = Literal["unit", "byte"]
+Size: TypeAlias = "int | tuple[int, int]"
+"""Height and width in pixels; one number where they are equal."""
+
+NUM_CHANNELS: dict[Color, int] = {"grey": 1, "la": 2, "rgb": 3, "bgr": 3, "rgba": 4}
+_MODES: dict[Color, ImageMode] = {"grey": "L", "la": "LA", "rgb": "RGB", "bgr": "RGB", "rgba": "RGBA"}
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -51,6 +61,17 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
 }
 _MAX_IMAGE_SIZE = 4096
+_OPTIONAL = ("bits", "pad_color")
+
+
+def sides_of(size: Size) -> tuple[int, int]:
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def as_size(height: int, width: int) -> Size:
+    """Inverse of :func:`sides_of`."""
+    return height if height == width else (height, width)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,17 +79,19 @@ class PreprocessSpec:
     """The input contract of a network.
 
     Attributes:
-        color: order of the channels; ``grey`` is one channel (ITU-R 601-2 luma).
-        resize: ``shorter`` brings the shorter side to ``resize_size`` pixels and keeps the aspect ratio, ``exact``
-            brings both sides to it, ``none`` takes images of ``image_size`` only.
-        resize_size: side in pixels after the resize, at least ``image_size``.
+        color: order of the channels; ``grey`` is one channel (ITU-R 601-2 luma), ``la`` is grey and alpha.
+        resize: ``shorter`` brings the shorter side to ``resize_size`` pixels and keeps the aspect ratio (of two sides:
+            as small as covers both), ``exact`` brings both sides to it, ``pad`` makes the image as large as fits into
+            it and fills the rest with ``pad_color``, ``none`` takes images of ``image_size`` only.
+        resize_size: side in pixels after the resize, at least ``image_size``; height and width where they differ.
         interpolation: resampling filter, with antialiasing except for ``nearest``.
-        image_size: side in pixels of the network's square input, cut from the centre.
+        image_size: side in pixels of the network's input, cut from the centre; height and width where they differ.
         scale: ``unit`` divides pixels by 255, ``byte`` leaves them 0 to 255.
         mean: subtracted after scaling, one value per channel.
         std: divides after that, one value per channel, positive.
         bits: of values with more than 8 bits, which of them are in use where the file does not say: the high 8 of as
             many are kept. None, which bundles of EdgePort 0.1 have, keeps the high byte of 16, whatever the file says.
+        pad_color: of ``pad``, one value of 0 to 255 per channel, in the order of ``color``; otherwise None.
 
     Raises:
         InputError: naming the field, if a value is not possible.
@@ -76,13 +99,14 @@ class PreprocessSpec:
 
     color: Color
     resize: Resize
-    resize_size: int
+    resize_size: Size
     interpolation: Interpolation
-    image_size: int
+    image_size: Size
     scale: Scale
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bits: int | None = None
+    pad_color: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -95,17 +119,16 @@ class PreprocessSpec:
             if value not in get_args(allowed):
                 raise InputError(f"{field} is {value!r}; choose one of {', '.join(get_args(allowed))}")
         for field in ("image_size", "resize_size"):
-            value = getattr(self, field)
-            if not _is_int(value) or not 1 <= value <= _MAX_IMAGE_SIZE:
-                raise InputError(
-                    f"{field} is {value!r}; it must be a whole number of pixels from 1 to {_MAX_IMAGE_SIZE}"
-                )
-        if self.resize_size < self.image_size:
+            _check_size(getattr(self, field), field)
+        if any(large < small for large, small in zip(sides_of(self.resize_size), self.image_sides, strict=True)):
             raise InputError(f"resize_size {self.resize_size} is smaller than image_size {self.image_size}")
         if self.resize == "none" and self.resize_size != self.image_size:
             raise InputError("without a resize, resize_size must equal image_size")
+        if self.resize == "pad" and self.resize_size != self.image_size:
+            raise InputError("with padding nothing is cropped, so that resize_size must equal image_size")
         for field in ("mean", "std"):
             self._check_channels(field)
+        self._check_pad_color()
         if self.bits is not None and not (_is_int(self.bits) and MIN_BITS <= self.bits <= MAX_BITS):
             raise InputError(f"bits is {self.bits!r}; it must be a whole number from {MIN_BITS} to {MAX_BITS}")
 
@@ -121,17 +144,54 @@ class PreprocessSpec:
         if field == "std" and min(values) <= 0:
             raise InputError(f"std is {values!r}; every value must be positive")
 
+    def _check_pad_color(self) -> None:
+        values = self.pad_color
+        if (values is not None) != (self.resize == "pad"):
+            raise InputError(f"pad_color is {values!r}, but resize is {self.resize}; the two go together")
+        if values is None:
+            return
+        if not isinstance(values, tuple) or not all(_is_int(v) and 0 <= v <= 255 for v in values):
+            raise InputError(f"pad_color is {values!r}; give whole numbers from 0 to 255, one per channel")
+        if len(values) != self.num_channels:
+            told = f"{len(values)} value{'s' * (len(values) != 1)}"
+            raise InputError(
+                f"pad_color has {told}, but {self.color} images have {self.num_channels}; give one for each channel"
+            )
+
     @property
     def num_channels(self) -> int:
-        """1 for grey, otherwise 3."""
-        return 1 if self.color == "grey" else 3
+        """1 for grey, 2 with alpha; 3 for colours, 4 with alpha."""
+        return NUM_CHANNELS[self.color]
+
+    @property
+    def image_sides(self) -> tuple[int, int]:
+        """H, W of the network's input."""
+        return sides_of(self.image_size)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """C, H, W of the network's input."""
+        return self.num_channels, *self.image_sides
+
+    @property
+    def mode(self) -> ImageMode:
+        """Pillow's mode of the decoded image."""
+        return _MODES[self.color]
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the last channel is alpha."""
+        return self.color in ("rgba", "la")
+
+    @property
+    def pixel_mode(self) -> Literal["RGB", "RGBA"]:
+        """Pillow's mode of what a graph takes that holds the preprocessing."""
+        return "RGBA" if self.has_alpha else "RGB"
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON types, fields in their order of declaration; ``bits`` only where it is given."""
+        """The spec as JSON types, fields in their order of declaration; what is optional only where it is given."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        if self.bits is None:
-            del values["bits"]
-        return values
+        return {key: value for key, value in values.items() if key not in _OPTIONAL or value is not None}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
@@ -140,14 +200,17 @@ class PreprocessSpec:
         Raises:
             InputError: if a field is missing, unknown, or of the wrong kind.
         """
-        fields = set(cls.__dataclass_fields__) - {"bits"}
-        if set(data) - {"bits"} != fields:
+        fields = set(cls.__dataclass_fields__).difference(_OPTIONAL)
+        if set(data).difference(_OPTIONAL) != fields:
             raise InputError(
                 f"the fields are {sorted(fields)}, but {sorted(set(data) ^ fields)} are missing or unknown"
             )
         values = dict(data)
         if "bits" in data and data["bits"] is None:
             raise InputError("bits is None; omit it, or give a whole number")
+        for field in ("image_size", "resize_size", "pad_color"):
+            if isinstance(values.get(field), list):
+                values[field] = tuple(values[field])
         for field in ("mean", "std"):
             if not isinstance(values[field], list) or not all(_is_number(v) for v in values[field]):
                 raise InputError(f"{field} is {values[field]!r}; give a list of finite numbers, one per channel")
@@ -184,12 +247,12 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec, *, color: ArrayColor = 
     """Decode, rotate, convert, resize and crop: everything that happens on 8-bit pixels; arguments as above.
 
     Returns:
-        uint8 HWC in the channel order of ``spec.color``, H = W = ``spec.image_size``.
+        uint8 HWC in the channel order of ``spec.color``, H and W as ``spec.image_size`` says.
 
     Raises:
         InputError: as :func:`preprocess`.
     """
-    image = load_image(source, "L" if spec.color == "grey" else "RGB", color=color, bits=spec.bits)
+    image = load_image(source, spec.mode, color=color, bits=spec.bits)
     pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name_of(source)), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]
@@ -224,26 +287,21 @@ def _normalization_table(scale: Scale, mean: tuple[float, ...], std: tuple[float
 
 
 def resize_image(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Image.Image:
-    """Resize a decoded image as the contract says; ``name`` is what messages call it.
+    """Resize a decoded image as the contract says, and pad it; ``name`` is what messages call it.
 
     Raises:
         InputError: if it does not fit a spec without resize, or becomes too large.
     """
     width, height = image.size
     if spec.resize == "none":
-        if (width, height) != (spec.image_size, spec.image_size):
+        wanted_height, wanted_width = spec.image_sides
+        if (width, height) != (wanted_width, wanted_height):
             raise InputError(
-                f"{name} is {width}x{height} pixels, but this model takes {spec.image_size}x{spec.image_size} "
+                f"{name} is {width}x{height} pixels, but this model takes {wanted_width}x{wanted_height} "
                 "without resizing; resize the image first, or export with --resize shorter"
             )
         return image
-    target = spec.resize_size
-    if spec.resize == "exact":
-        new_width = new_height = target
-    elif width <= height:
-        new_width, new_height = target, int(target * height / width)
-    else:
-        new_width, new_height = int(target * width / height), target
+    new_height, new_width = _resized_sides(height, width, spec)
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
         raise InputError(
             f"{name}, of {width}x{height} pixels, is too narrow to resize to {new_width}x{new_height}; "
@@ -253,21 +311,62 @@ def resize_image(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Imag
     # on horizontal first, which two separate calls give on every version.
     resample = _FILTERS[spec.interpolation]
     if new_width != width:
-        image = image.resize((new_width, height), resample)
+        image = _resize(image, (new_width, height), resample)
     if new_height != height:
-        image = image.resize((new_width, new_height), resample)
-    return image
+        image = _resize(image, (new_width, new_height), resample)
+    return _padded(image, spec) if spec.resize == "pad" else image
+
+
+def _resized_sides(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+    box_height, box_width = sides_of(spec.resize_size)
+    if spec.resize == "exact":
+        return box_height, box_width
+    is_width_scarce = width * box_height <= height * box_width
+    if spec.resize == "pad":
+        # Division of whole numbers is rounded correctly, so that halves are seen as such, and go to the even side.
+        if is_width_scarce:
+            return box_height, max(1, round(box_height * width / height))
+        return max(1, round(box_width * height / width)), box_width
+    if is_width_scarce:
+        return int(box_width * height / width), box_width
+    return box_height, int(box_height * width / height)
+
+
+def _resize(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    if image.mode not in ("LA", "RGBA"):
+        return image.resize(size, resample)
+    # Pillow would weigh the colours by the alpha, which to a network is one channel more.
+    return Image.merge(image.mode, [band.resize(size, resample) for band in image.split()])
+
+
+def _padded(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    """In the middle of the network's input; of an odd number of pixels the larger half is below and to the right."""
+    height, width = spec.image_sides
+    assert spec.pad_color is not None
+    fill = spec.pad_color[::-1] if spec.color == "bgr" else spec.pad_color
+    canvas = Image.new(image.mode, (width, height), fill)
+    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    return canvas
 
 
 def centre_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     """Cut the network's input from the centre of a resized image."""
     width, height = image.size
-    size = spec.image_size
-    if (width, height) == (size, size):
+    new_height, new_width = spec.image_sides
+    if (width, height) == (new_width, new_height):
         return image
     # round() to even, as torchvision.transforms.functional.center_crop does.
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
-    return image.crop((left, top, left + size, top + size))
+    left, top = round((width - new_width) / 2.0), round((height - new_height) / 2.0)
+    return image.crop((left, top, left + new_width, top + new_height))
+
+
+def _check_size(size: object, field: str) -> None:
+    """Raise InputError unless it is a :data:`Size` within the limits."""
+    values = size if isinstance(size, tuple) else (size,)
+    if not all(isinstance(v, int) and _is_int(v) and 1 <= v <= _MAX_IMAGE_SIZE for v in values):
+        raise InputError(f"{field} is {size!r}; it must be a whole number of pixels from 1 to {_MAX_IMAGE_SIZE}")
+    if isinstance(size, tuple) and (len(size) != 2 or size[0] == size[1]):
+        raise InputError(f"{field} is {size!r}; give the height and the width, or one number where they are equal")
 
 
 def _is_int(value: object) -> bool:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 STANDARD = {"Add", "Cast", "Concat", "CumSum", "Div", "Expand", "Floor", "Gather", "Identity", "Mul"}
 STANDARD |= {"Abs", "And", "Clip", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "MatMul", "Max"}
-STANDARD |= {"Range", "Sign", "Sin", "Where"}
+STANDARD |= {"Range", "Sign", "Sin", "Where", "Pad", "Min"}
 STANDARD |= {"ReduceMin", "ReduceSum", "Resize", "Round", "Shape", "Slice", "Sub", "Transpose", "Unsqueeze"}
 
 EXACT = ("nearest", "lanczos", "box", "hamming")
@@ -47,7 +47,7 @@ def make_spec(**values: Any) -> PreprocessSpec:
 
 def make_session(spec: PreprocessSpec) -> onnxruntime.InferenceSession:
     """A network that gives its input back, behind the preprocessing."""
-    shape = ["batch", spec.num_channels, spec.image_size, spec.image_size]
+    shape = ["batch", *spec.input_shape]
     values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in ("image", "logits")]
     graph = onnx.helper.make_graph(
         [onnx.helper.make_node("Identity", ["image"], ["logits"])], "g", *([v] for v in values)
@@ -129,6 +129,40 @@ def test_everything_but_the_resize_is_to_the_bit(values: dict[str, Any]) -> None
         session = make_session(spec)
         for height, width in [(32, 32)] if spec.resize == "none" else itertools.product((20, 32, 51), repeat=2):
             assert differences(session, rng.integers(0, 256, (height, width, 3), dtype=np.uint8), spec).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("color", "interpolation"), [("bgr", "lanczos"), ("grey", "bilinear"), ("rgba", "nearest"), ("la", "lanczos")]
+)
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"resize_size": (24, 40), "image_size": (20, 33)},
+        {"resize": "exact", "resize_size": (40, 24), "image_size": (33, 24)},
+        {"resize": "pad", "resize_size": 32, "image_size": 32},
+        {"resize": "pad", "resize_size": (24, 40), "image_size": (24, 40)},
+        {"resize": "none", "resize_size": (24, 40), "image_size": (24, 40)},
+    ],
+)
+def test_other_shapes_padding_and_alpha(values: dict[str, Any], color: str, interpolation: str) -> None:
+    channels = {"bgr": 3, "grey": 1, "rgba": 4, "la": 2}[color]
+    if values.get("resize") == "pad":
+        values = {**values, "pad_color": tuple(range(10, 10 + channels))}
+    values = {"color": color, "mean": (0.0,) * channels, "std": (1.0,) * channels, **values}
+    spec = make_spec(interpolation=interpolation, **values)
+    session, rng = make_session(spec), np.random.default_rng(0)
+    shapes = [(24, 40)] if spec.resize == "none" else [(24, 40), (51, 20), (20, 50), (7, 100), (100, 7), (25, 31)]
+    for height, width in shapes:
+        pixels = rng.integers(0, 256, (height, width, 4 if spec.has_alpha else 3), dtype=np.uint8)
+        assert differences(session, pixels, spec).max() <= (2 if interpolation == "bilinear" else 0), (height, width)
+
+
+def test_antialiasing_needs_opset_18(tmp_path: Path) -> None:
+    config = ExportConfig(
+        architecture="lenet5", output=tmp_path / "bundle", quantize=(), preprocess="in-graph", opset=17
+    )
+    with pytest.raises(InputError, match="needs ONNX's antialias, which opset 17 lacks; use --opset 18 or later"):
+        export(config)
 
 
 def test_without_a_resize_other_sizes_are_refused() -> None:

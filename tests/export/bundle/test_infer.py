@@ -15,6 +15,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from edgeport_export import ExportConfig, export
+from edgeport_export.bundle.script import _constants
 from edgeport_runtime import Classifier
 from edgeport_runtime.pixels.decode import find_images
 from edgeport_runtime.pixels.preprocess import preprocess
@@ -136,6 +137,39 @@ def test_filters_of_a_contract(interpolation: Any, shared: Callable[[str], Path]
     infer.INTERPOLATION = interpolation
     for photo in find_images(shared("data/cats-dogs/test"))[::10]:
         np.testing.assert_array_equal(infer.preprocess(photo)[0], preprocess(photo, spec))
+
+
+@pytest.mark.parametrize(
+    ("color", "geometry"),
+    [
+        ("la", {"resize_size": (24, 40), "image_size": (20, 33)}),
+        ("grey", {"resize": "exact", "resize_size": (40, 24), "image_size": (33, 24)}),
+        ("rgba", {"resize": "pad", "resize_size": 32, "image_size": 32}),
+        ("bgr", {"resize": "pad", "resize_size": (24, 40), "image_size": (24, 40), "interpolation": "bicubic"}),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::edgeport_runtime.ImageWarning")
+def test_shapes_padding_and_alpha_of_a_contract(
+    color: Any, geometry: dict[str, Any], lenet5: ExportResult, tmp_path: Path
+) -> None:
+    """The preprocessing alone, with the constants that an export would write."""
+    channels = {"bgr": 3, "grey": 1, "rgba": 4, "la": 2}[color]
+    pad = {"pad_color": tuple(range(10, 10 + channels))} if geometry.get("resize") == "pad" else {}
+    spec = replace(
+        lenet5.manifest.contract.preprocess,
+        color=color,
+        mean=(0.5,) * channels,
+        std=(0.25,) * channels,
+        **geometry,
+        **pad,
+    )
+    infer = _import(lenet5.path)
+    contract = replace(lenet5.manifest.contract, preprocess=spec)
+    for name, value in _constants(replace(lenet5.manifest, contract=contract)).items():
+        assert hasattr(infer, name)
+        setattr(infer, name, value)
+    for image in _odd_images(tmp_path):
+        np.testing.assert_array_equal(infer.preprocess(image)[0], preprocess(image, spec))
 
 
 def _run(bundle: Path, *argv: object) -> subprocess.CompletedProcess[str]:

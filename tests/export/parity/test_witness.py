@@ -64,6 +64,73 @@ def test_every_kind_of_pixel_is_confirmed(mode: str, color: str) -> None:
     assert np.ptp(pixels_HWC) > 100
 
 
+GEOMETRIES: tuple[dict[str, Any], ...] = (
+    {"resize_size": (48, 80), "image_size": (40, 72)},
+    {"resize": "exact", "resize_size": (80, 48), "image_size": (72, 48)},
+    {"resize": "pad", "resize_size": 56, "pad_color": 114},
+    {"resize": "pad", "resize_size": (40, 72), "image_size": (40, 72), "pad_color": 0},
+    {"resize": "none", "resize_size": (40, 72), "image_size": (40, 72)},
+)
+
+
+def _with_channels(color: str, values: dict[str, Any]) -> PreprocessSpec:
+    channels = {"grey": 1, "la": 2, "rgb": 3, "bgr": 3, "rgba": 4}[color]
+    pad = {"pad_color": tuple(values["pad_color"] + i for i in range(channels))} if "pad_color" in values else {}
+    return make_spec(color=color, **{**values, **pad}, mean=(0.5,) * channels, std=(0.25,) * channels)
+
+
+@pytest.mark.parametrize(
+    ("color", "values"),
+    [
+        *zip(("rgb", "la", "bgr", "rgba", "grey"), GEOMETRIES, strict=True),
+        ("grey", GEOMETRIES[2]),
+        ("la", GEOMETRIES[3]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::edgeport_runtime.ImageWarning")
+def test_other_shapes_and_channels_are_confirmed(color: str, values: dict[str, Any]) -> None:
+    spec = _with_channels(color, values)
+    for name, data in probe_images(spec, seed=0):
+        assert confirmed_pixels(data, spec, source=name).shape == (*spec.image_sides, spec.num_channels)
+
+
+def _confirm_probes(spec: PreprocessSpec) -> None:
+    for source, data in probe_images(spec, seed=0):
+        confirmed_pixels(data, spec, source=source)
+
+
+def _left_in_excess(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
+    padded = Image.new(image.mode, spec.image_sides[::-1], spec.pad_color)
+    left, top = (-(-(side - own) // 2) for side, own in zip(padded.size, image.size, strict=True))
+    padded.paste(image, (left, top))
+    return padded
+
+
+def _truncated(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+    rows, columns = spec.image_sides
+    factor = min(rows / height, columns / width)
+    return int(height * factor + 1e-9), int(width * factor + 1e-9)
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("_padded", _left_in_excess), ("_resized_sides", _truncated)])
+@pytest.mark.parametrize("values", GEOMETRIES[2:4])
+def test_another_letterbox_is_found(
+    name: str, wrong: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preprocess, name, wrong)
+    spec = _with_channels("grey", values)
+    with pytest.raises(ParityError, match="the step resize departs"):
+        _confirm_probes(spec)
+
+
+def test_exchanged_sides_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = preprocess._resized_sides
+    monkeypatch.setattr(preprocess, "_resized_sides", lambda height, width, spec: own(height, width, spec)[::-1])
+    spec = make_spec(**GEOMETRIES[1])
+    with pytest.raises(ParityError, match="the step resize departs"):
+        _confirm_probes(spec)
+
+
 def test_probes_tell_every_step() -> None:
     sizes = {}
     for name, data in probe_images(make_spec(), seed=0):

@@ -103,7 +103,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
         (["--quantize", "int4"], 2, "--quantize is 'int4'; choose from int8, fp16, int8-weights"),
         (["--quantize", "int8", "--target", "tpu"], 2, "--target is 'tpu'; choose from cpu, cpu-avx2, arm64, openvino"),
         (["--quantize", "int8,int8"], 2, "--quantize lists int8 more than once"),
-        (["--quantize", "int8", "--opset", "12"], 2, "--opset is 12; it must be from 18 to 23"),
+        (["--quantize", "int8", "--opset", "12"], 2, "--opset is 12; it must be from 13 to 23"),
         (["--quantize", "int8", "--max-drop", "-1"], 2, "--max-drop is -1.0; it must be from 0 to 100 points"),
         (["--quantize", "fp16", "--max-drop", "1"], 2, "--max-drop is for int8 variants"),
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),

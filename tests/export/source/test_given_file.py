@@ -125,6 +125,31 @@ def test_files_of_pytorch_give_what_the_module_gives(dynamo: bool, tmp_path: Pat
         _export(file, reference=reference, force=True)
 
 
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_input_that_is_not_square(is_open: bool, tmp_path: Path) -> None:
+    module, file = _Small().eval(), tmp_path / "net.onnx"
+    options: dict[str, Any] = {"dynamic_axes": {"x": {2: "height", 3: "width"}}} if is_open else {}
+    torch.onnx.export(
+        module, (torch.zeros(1, 3, 10, 14),), file, input_names=["x"], dynamo=False, opset_version=13, **options
+    )
+    result = _export(file, image_size=(10, 14)) if is_open else _export(file)
+    x_BCHW = np.random.default_rng(0).standard_normal((3, 3, 10, 14)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x_BCHW)).numpy()
+    with Classifier.load(result.path) as classifier:
+        assert classifier.contract.input_shape == (3, 10, 14)
+        np.testing.assert_allclose(classifier.logits(x_BCHW), expected, rtol=0, atol=1e-5)
+    contract = {"image_size": [10, 14], "output": "logits"}
+    with Classifier.load(file, contract=contract) as lone, Classifier.load(result.path) as classifier:
+        photo = np.random.default_rng(1).integers(0, 256, (30, 20, 3), dtype=np.uint8)
+        alone, bundled = (found.predict(photo)[0] for found in (lone, classifier))
+        assert alone.index == bundled.index
+        assert alone.score == pytest.approx(bundled.score, abs=1e-5)
+    if not is_open:
+        with pytest.raises(EdgeportError, match=r"--image-size is 8 8, but net\.onnx takes x \(1, 3, 10, 14\)"):
+            _export(file, image_size=8, force=True)
+
+
 def test_images_as_reference_prove_the_preprocessing_too(tmp_path: Path) -> None:
     file, reference = write_net(tmp_path / "net.onnx"), tmp_path / "reference.npz"
     pixels = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE, 3), dtype=np.uint8)
@@ -300,7 +325,7 @@ def test_weights_alone_in_int8_are_called_that(tmp_path: Path) -> None:
     ("options", "config", "message"),
     [
         ({"size": None}, {}, r"--image-size is missing; net\.onnx takes pixels \(N, 3, \?, \?\), images of any size"),
-        ({}, {"image_size": 9}, r"--image-size is 9, but net\.onnx takes pixels \(N, 3, 8, 8\)"),
+        ({}, {"image_size": 9}, r"--image-size is 9 9, but net\.onnx takes pixels \(N, 3, 8, 8\)"),
         ({"channels": 4}, {}, "EdgePort prepares images with 1 or 3 channels"),
         ({}, {"input_layout": "nhwc"}, "8 channels as nhwc, .*; is --input-layout right"),
         ({}, {"input_name": "image"}, r"--input-name is image, but net\.onnx takes pixels"),

@@ -186,3 +186,16 @@ def test_a_factory_is_given_the_number_of_classes(task: Task, num_outputs: int, 
         quantize=(),
     )
     assert export(config).manifest.contract.num_outputs == num_outputs
+
+
+@pytest.mark.slow
+def test_two_sides_of_a_library_s_network(command: Callable[..., Any], tmp_path: Path) -> None:
+    options = ("-o", tmp_path / "bundle", "--quantize", "none", "--force")
+    done = command("torchvision:shufflenet_v2_x0_5", "--image-size", 64, 96, *options)
+    assert done.returncode == 0, done.stderr
+    preprocess = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["contract"]["preprocess"]
+    assert (preprocess["image_size"], preprocess["resize_size"]) == ([64, 96], [73, 109])
+    done = command("timm:test_vit", "--image-size", 96, 150, *options)
+    assert done.returncode == 1
+    assert "the network cannot run on an input of 3x96x150 (channels, height, width)" in done.stderr
+    assert done.stderr.count("\n") == 1

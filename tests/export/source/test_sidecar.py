@@ -44,6 +44,11 @@ def _resolve(weights: Path, *, processor: Any = None, config: Any = None, **opti
     [
         (VIT, {"resize": "exact", "resize_size": 64, "image_size": 64}),
         (VIT | {"size": 64}, {"resize": "exact", "resize_size": 64, "image_size": 64}),
+        (
+            VIT | {"size": {"height": 64, "width": 32}},
+            {"resize": "exact", "resize_size": (64, 32), "image_size": (64, 32)},
+        ),
+        (CLIP | {"crop_size": {"height": 64, "width": 32}}, {"resize_size": 72, "image_size": (64, 32)}),
         ({"size": 64, "do_resize": True}, {"resize": "exact", "image_size": 64}),
         (VIT | {"size": 72, "do_center_crop": True, "crop_size": 64}, {"resize_size": 72, "image_size": 64}),
         (CONVNEXT, {"resize": "shorter", "resize_size": 256, "image_size": 224}),
@@ -83,7 +88,8 @@ def test_image_processors(processor: dict[str, Any], expected: dict[str, Any], w
         ({"image_processor_type": "LevitImageProcessor"}, "image_processor_type is 'Levit", {"resize": "exact"}),
         ({"do_pad": True}, "do_pad is True; this step is not supported", {"resize": "exact"}),
         ({"size": {"shortest_edge": 64}}, "would differ in shape", {"resize": "exact"}),
-        ({"size": {"height": 64, "width": 32}}, "size is {'height': 64, 'width': 32}", {"resize": "exact"}),
+        ({"size": {"height": 64, "width": 0}}, "size is {'height': 64, 'width': 0}", {"resize": "exact"}),
+        (CONVNEXT | {"size": {"height": 64, "width": 32}}, "only one side, or shortest_edge", {"resize": "exact"}),
         ({"size": {"longest_edge": 64}}, "only shortest_edge, or", {"resize": "exact"}),
         ({"size": 10**9}, "from 1 to 4096", {"resize": "exact"}),
         ({"size": "64"}, "size is '64'", {"resize": "exact"}),
@@ -113,6 +119,11 @@ def test_processors_that_cannot_be_done(
             {"resize": "exact", "resize_size": 64},
         ),
         ({"architecture": "x", "interpolation": "bicubic"}, {"interpolation": "bicubic"}),
+        (
+            {"architecture": "x", "input_size": [3, 64, 32], "crop_pct": 0.8, "crop_mode": "squash"},
+            {"resize": "exact", "resize_size": (80, 40), "image_size": (64, 32)},
+        ),
+        ({"model_type": "vit", "image_size": [64, 32]}, {"image_size": (64, 32), "resize_size": (64, 32)}),
         ({"model_type": "resnet", "image_size": 64, "num_channels": 3}, {"image_size": 64, "resize_size": 64}),
         ({"name": "of something else"}, {"image_size": 32, "resize": "shorter"}),
     ],
@@ -127,7 +138,7 @@ def test_configs(config: dict[str, Any], expected: dict[str, Any], weights: Path
     [
         ({"pretrained_cfg": [1]}, r"pretrained_cfg is \[1\]"),
         ({"architecture": "x", "interpolation": "random"}, "interpolation is 'random'"),
-        ({"architecture": "x", "input_size": [3, 64, 32]}, "only square"),
+        ({"architecture": "x", "input_size": [3, 64, 32]}, "timm rounds the longer side of an input that is not"),
         ({"architecture": "x", "input_size": 64}, "input_size is 64"),
         ({"architecture": "x", "input_size": [3, 64, 64], "crop_mode": "border"}, "crop_mode is 'border'"),
         ({"architecture": "x", "mean": "a"}, "mean is 'a'"),

@@ -179,3 +179,76 @@ def test_image_too_narrow_to_resize_is_refused(width: int, height: int) -> None:
     assert str(caught.value) == (
         f"the image, of {width}x{height} pixels, is too narrow to resize to {size}; at most 89,478,485 are accepted"
     )
+
+
+def ramp(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "new_height", "new_width"),
+    [(100, 100, 160, 160), (96, 160, 96, 160), (200, 300, 106, 160), (50, 90, 96, 172), (300, 100, 480, 160)],
+)
+def test_the_smallest_that_covers_two_sides_is_cropped(
+    height: int, width: int, new_height: int, new_width: int
+) -> None:
+    spec = replace(PIXELS_ONLY, resize_size=(96, 160), image_size=(96, 160))
+    image = Image.fromarray(ramp(height, width))
+    resized = image.resize((new_width, height), 2).resize((new_width, new_height), 2)
+    top, left = round((new_height - 96) / 2), round((new_width - 160) / 2)
+    expected = np.asarray(resized)[top : top + 96, left : left + 160]
+    np.testing.assert_array_equal(to_pixels(image, spec), expected)
+    assert preprocess(image, spec).shape == (3, 96, 160)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns", "top", "left"),
+    [
+        (10, 10, 8, 8, 0, 2),
+        (8, 12, 8, 12, 0, 0),
+        (5, 12, 5, 12, 1, 0),  # 3 rows are left: 1 above, 2 below
+        (24, 15, 8, 5, 0, 3),  # 7 columns are left: 3 before, 4 behind
+        (10, 24, 5, 12, 1, 0),
+        (16, 3, 8, 2, 0, 5),  # 1.5 columns: halves to even
+        (16, 5, 8, 2, 0, 5),  # 2.5 columns
+        (4, 500, 1, 12, 3, 0),  # 0.096 rows: at least 1
+    ],
+)
+def test_a_letterbox_has_the_image_in_its_middle(
+    height: int, width: int, rows: int, columns: int, top: int, left: int
+) -> None:
+    spec = replace(
+        PIXELS_ONLY, color="bgr", resize="pad", resize_size=(8, 12), image_size=(8, 12), pad_color=(10, 20, 30)
+    )
+    image = Image.fromarray(ramp(height, width))
+    expected = np.empty((8, 12, 3), np.uint8)
+    expected[:] = 30, 20, 10
+    resized = image.resize((columns, height), 2).resize((columns, rows), 2)
+    expected[top : top + rows, left : left + columns] = np.asarray(resized)
+    np.testing.assert_array_equal(to_pixels(image, spec), expected[:, :, ::-1])
+
+
+def test_alpha_is_one_channel_more() -> None:
+    spec = replace(
+        PIXELS_ONLY,
+        color="rgba",
+        resize="exact",
+        resize_size=(5, 6),
+        image_size=(5, 6),
+        mean=(0.0,) * 4,
+        std=(1.0,) * 4,
+    )
+    array = ramp(9, 8, 4)
+    bands = [Image.fromarray(array[:, :, i]).resize((6, 9), 2).resize((6, 5), 2) for i in range(4)]
+    np.testing.assert_array_equal(to_pixels(array, spec), np.stack(bands, axis=2))
+    np.testing.assert_array_equal(to_pixels(Image.fromarray(array), spec), np.stack(bands, axis=2))
+    np.testing.assert_array_equal(to_pixels(array[:, :, [2, 1, 0, 3]], spec, color="bgr"), np.stack(bands, axis=2))
+    opaque = to_pixels(array[:, :, :3], spec)
+    assert (opaque[:, :, 3] == 255).all()
+    np.testing.assert_array_equal(opaque[:, :, :3], np.stack(bands[:3], axis=2))
+    grey = replace(spec, color="la", mean=(0.0,) * 2, std=(1.0,) * 2, resize="none")
+    two = ramp(5, 6, 2)
+    np.testing.assert_array_equal(to_pixels(two, grey), two)
+    np.testing.assert_array_equal(to_pixels(Image.fromarray(two), grey), two)
+    with pytest.raises(InputError, match="HWC with 1, 3 or 4 channels"):
+        to_pixels(two, spec)

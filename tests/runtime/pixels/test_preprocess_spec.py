@@ -10,14 +10,16 @@ from edgeport_models.spec import IMAGENET as SPEC
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
+PAD: dict[str, Any] = {"resize": "pad", "resize_size": 224, "pad_color": (1, 2, 3)}
+
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"color": "RGB"}, "color is 'RGB'; choose one of rgb, bgr, grey"),
-        ({"color": ["rgb"]}, "color is ['rgb']; choose one of rgb, bgr, grey"),
-        ({"resize": "longer"}, "resize is 'longer'; choose one of shorter, exact, none"),
-        ({"resize": None}, "resize is None; choose one of shorter, exact, none"),
+        ({"color": "RGB"}, "color is 'RGB'; choose one of rgb, bgr, grey, rgba, la"),
+        ({"color": ["rgb"]}, "color is ['rgb']; choose one of rgb, bgr, grey, rgba, la"),
+        ({"resize": "longer"}, "resize is 'longer'; choose one of shorter, exact, pad, none"),
+        ({"resize": None}, "resize is None; choose one of shorter, exact, pad, none"),
         (
             {"interpolation": "area"},
             "interpolation is 'area'; choose one of bilinear, bicubic, nearest, lanczos, box, hamming",
@@ -33,6 +35,32 @@ from edgeport_runtime.pixels.preprocess import PreprocessSpec
         ({"resize_size": "256"}, "resize_size is '256'; it must be a whole number of pixels from 1 to 4096"),
         ({"resize_size": 223}, "resize_size 223 is smaller than image_size 224"),
         ({"resize": "none"}, "without a resize, resize_size must equal image_size"),
+        (
+            {"image_size": (224, 224)},
+            "image_size is (224, 224); give the height and the width, or one number where they are equal",
+        ),
+        (
+            {"image_size": (1, 2, 3)},
+            "image_size is (1, 2, 3); give the height and the width, or one number where they are equal",
+        ),
+        ({"image_size": (224, 0)}, "image_size is (224, 0); it must be a whole number of pixels from 1 to 4096"),
+        ({"image_size": (100, 257)}, "resize_size 256 is smaller than image_size (100, 257)"),
+        (
+            {"resize": "pad", "pad_color": (1, 2, 3)},
+            "with padding nothing is cropped, so that resize_size must equal image_size",
+        ),
+        ({"resize": "pad", "resize_size": 224}, "pad_color is None, but resize is pad; the two go together"),
+        ({"pad_color": (1, 2, 3)}, "pad_color is (1, 2, 3), but resize is shorter; the two go together"),
+        ({**PAD, "pad_color": (1, 2)}, "pad_color has 2 values, but rgb images have 3; give one for each channel"),
+        (
+            {**PAD, "pad_color": (1, 2, 256)},
+            "pad_color is (1, 2, 256); give whole numbers from 0 to 255, one per channel",
+        ),
+        (
+            {**PAD, "pad_color": (1, 2, True)},
+            "pad_color is (1, 2, True); give whole numbers from 0 to 255, one per channel",
+        ),
+        ({"color": "rgba"}, "mean has 3 values, but rgba images have 4; give one for each channel"),
         ({"mean": (0.5,)}, "mean has 1 value, but rgb images have 3; give one for each channel"),
         ({"color": "grey"}, "mean has 3 values, but grey images have 1; give one for each channel"),
         ({"mean": [0.5] * 3}, "mean is [0.5, 0.5, 0.5]; give finite numbers, one per channel"),
@@ -57,11 +85,21 @@ def test_limits_themselves_are_accepted() -> None:
 
 def test_dict_is_json_and_comes_back() -> None:
     data = json.loads(json.dumps(SPEC.to_dict()))
-    assert [*data, "bits"] == [field.name for field in fields(SPEC)]
+    assert [*data, "bits", "pad_color"] == [field.name for field in fields(SPEC)]
     assert PreprocessSpec.from_dict(data) == SPEC
     twelve = replace(SPEC, bits=12)
     assert twelve.to_dict() == {**data, "bits": 12}
     assert PreprocessSpec.from_dict(twelve.to_dict()) == twelve
+    wide = replace(SPEC, resize="pad", resize_size=(96, 160), image_size=(96, 160), pad_color=(1, 2, 3))
+    assert wide.to_dict() == {
+        **data,
+        "resize": "pad",
+        "resize_size": [96, 160],
+        "image_size": [96, 160],
+        "pad_color": [1, 2, 3],
+    }
+    assert PreprocessSpec.from_dict(json.loads(json.dumps(wide.to_dict()))) == wide
+    assert wide.input_shape == (3, 96, 160)
     whole = PreprocessSpec.from_dict({**data, "scale": "byte", "mean": [123, 117, 104], "std": [1, 1, 1]})
     assert whole.mean == (123.0, 117.0, 104.0)
 
@@ -76,6 +114,12 @@ def test_dict_is_json_and_comes_back() -> None:
         ({"std": [1.0, 1.0]}, "std has 2 values, but rgb images have 3; give one for each channel"),
         ({"resize_size": 1}, "resize_size 1 is smaller than image_size 224"),
         ({"bits": None}, "bits is None; omit it, or give a whole number"),
+        (
+            {"image_size": [224]},
+            "image_size is (224,); give the height and the width, or one number where they are equal",
+        ),
+        ({"image_size": [224, "x"]}, "image_size is (224, 'x'); it must be a whole number of pixels from 1 to 4096"),
+        ({"pad_color": [0, 0, 0]}, "pad_color is (0, 0, 0), but resize is shorter; the two go together"),
         ({"bits": "12"}, "bits is '12'; it must be a whole number from 9 to 16"),
     ],
 )
@@ -107,6 +151,7 @@ def test_digest_is_stable_and_tells_every_field_apart() -> None:
         {"mean": (0.485, 0.456, 0.4060001)},
         {"std": (0.229, 0.224, 0.2250001)},
         {"bits": 16},
+        {**PAD},
     ]
     assert {key for change in changes for key in change} == {field.name for field in fields(SPEC)}
     digests = {replace(SPEC, **change).sha256() for change in changes}

@@ -2,7 +2,7 @@
 
        make ORT=/path/to/onnxruntime     (a folder with include/ and lib/)
        ./infer IMAGE [-m MODEL.onnx] [-k K]   (PPM or PGM)
-       ./infer PIXELS -s WIDTHxHEIGHT    (raw 8-bit RGB, row by row)
+       ./infer PIXELS -s WIDTHxHEIGHT    (raw 8-bit pixels of CHANNELS values, row by row)
 
    The model takes pixels of any size and holds the preprocessing, so that there is none here; an image must be upright.
    EdgePort wrote this file when it exported the model. It is yours to change and to copy. */
@@ -25,7 +25,9 @@ enum { MULTICLASS, BINARY, MULTILABEL };
 #define OUTPUT "logits"
 #define TASK MULTICLASS
 #define NUM_OUTPUTS 2
-#define SHORTER_SIDE 256 /* pixels to which the model resizes the shorter side; 0: it does not */
+#define COVERED_HEIGHT 256 /* the model makes the image as small as covers these pixels; 0: it does not */
+#define COVERED_WIDTH 256
+#define CHANNELS 3 /* that the model takes: 3 is RGB, 4 is RGBA */
 #define BITS 16 /* of the values of a PGM whose maximum is 65535, how many are in use; 0: 16 */
 static const char *const LABELS[] = {"zero", "one"};
 static const double THRESHOLDS[NUM_OUTPUTS] = {0, 0};
@@ -75,9 +77,10 @@ static uint8_t level(long value, long maximum, int is_grey, const char *path) {
 static uint8_t *read_pixels(const char *path, long *width, long *height) {
     FILE *file = fopen(path, "rb");
     long maximum = 255;
+    const int is_file = *width == 0;
     int is_grey = 0;
     if (file == NULL) fail(path, strerror(errno));
-    if (*width == 0) {
+    if (is_file) {
         const int kind = fgetc(file) == 'P' ? fgetc(file) : EOF;
         if (kind != '5' && kind != '6') fail(path, "is not a PPM or PGM file (P6 or P5); raw pixels need -s");
         is_grey = kind == '5';
@@ -87,14 +90,18 @@ static uint8_t *read_pixels(const char *path, long *width, long *height) {
         if (maximum < 1 || maximum > 65535) fail(path, "has a maximum that is not from 1 to 65535");
     }
     if (*width < 1 || *height < 1 || *width > MAX_PIXELS / *height) fail(path, "has no pixels, or too many");
-    const long shorter = *width < *height ? *width : *height, longer = *width < *height ? *height : *width;
-    if (SHORTER_SIDE > 0 && longer / shorter > MAX_PIXELS / SHORTER_SIDE / SHORTER_SIDE)
+    const double across = (double)*width / (double)*height;
+    if (fmax(across * COVERED_HEIGHT * COVERED_HEIGHT, COVERED_WIDTH / across * COVERED_WIDTH) > MAX_PIXELS)
         fail(path, "is too narrow: it would have too many pixels after the resize");
-    const size_t size = (size_t)*width * (size_t)*height * 3;
+    const size_t size = (size_t)*width * (size_t)*height * CHANNELS;
     uint8_t *pixels = malloc(size);
     if (pixels == NULL) fail(path, "not enough memory");
     for (size_t i = 0; i < size; i++) {
-        if (is_grey && i % 3 != 0) {
+        if (is_file && i % CHANNELS == 3) {
+            pixels[i] = 255; /* PPM and PGM have no alpha */
+            continue;
+        }
+        if (is_grey && i % CHANNELS != 0) {
             pixels[i] = pixels[i - 1];
             continue;
         }
@@ -124,12 +131,12 @@ static void run(const char *model, uint8_t *pixels, long width, long height, flo
     OrtSession *session;
     OrtMemoryInfo *memory;
     OrtValue *image, *result = NULL;
-    const int64_t shape[] = {height, width, 3};
+    const int64_t shape[] = {height, width, CHANNELS};
     const char *const input = "image", *const output = OUTPUT;
     check("ONNX Runtime", ort->CreateSessionOptions(&options));
     check(model, ort->CreateSession(env, model, options, &session));
     check("memory", ort->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory));
-    check("the image", ort->CreateTensorWithDataAsOrtValue(memory, pixels, (size_t)(width * height * 3), shape, 3,
+    check("the image", ort->CreateTensorWithDataAsOrtValue(memory, pixels, (size_t)(width * height * CHANNELS), shape, 3,
                                                            ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8, &image));
     check(model, ort->Run(session, NULL, &input, (const OrtValue *const *)&image, 1, &output, 1, &result));
     OrtTensorTypeAndShapeInfo *info;

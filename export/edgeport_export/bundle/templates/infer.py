@@ -37,11 +37,12 @@ LABELS = ["zero", "one"]  # None: not known
 THRESHOLDS = None  # a class is decided if its probability is at least this; None for multiclass
 OUTPUT = "logits"  # what the graph gives: "logits" or "probabilities"
 BATCH = None  # images the graph takes at once; None: any number
-COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"
-RESIZE = "shorter"  # "shorter" side to RESIZE_SIZE, both sides "exact", or "none"
-RESIZE_SIZE = 256
+COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"; with alpha "rgba" or "la"
+RESIZE = "shorter"  # "shorter" side to RESIZE_SIZE, both sides "exact", "pad" to fit into it, or "none"
+RESIZE_SIZE = 256  # a side, or [height, width]
 INTERPOLATION = "bilinear"  # a filter of Pillow: "bilinear", "bicubic", "nearest", "lanczos", "box" or "hamming"
-IMAGE_SIZE = 224  # cut from the centre
+IMAGE_SIZE = 224  # cut from the centre: a side, or [height, width]
+PAD_COLOR = None  # of "pad": a value from 0 to 255 per channel
 SCALE = "unit"  # "unit": pixels are divided by 255; "byte": they stay 0 to 255
 MEAN = [0.485, 0.456, 0.406]  # subtracted after that
 STD = [0.229, 0.224, 0.225]  # divides after that
@@ -81,7 +82,7 @@ def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
 
 
 def preprocess(path):
-    """Read an image file: float32 of shape (1, channels, IMAGE_SIZE, IMAGE_SIZE)."""
+    """Read an image file: float32 of shape (1, channels, height, width)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is an error
         image = open_image(path)
@@ -163,7 +164,7 @@ def high_8(image, told):
 
 
 def decode(image, is_deep=False, told=None):
-    """To 8-bit RGB or grey, upright. Transparency is dropped."""
+    """To 8-bit RGB or grey, upright. Transparency is dropped, unless COLOR has alpha."""
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels are too many")
     image.load()
@@ -174,41 +175,62 @@ def decode(image, is_deep=False, told=None):
         image = high_8(image, told)
     elif is_deep and BITS not in (None, 16) and told != 16:
         raise ValueError("it has colours of 16 bits, of which Pillow reads only the high byte")
-    if isinstance(image.info.get("transparency"), bytes):
+    if COLOR in ("rgba", "la"):
+        image = image if image.mode in ("LA", "RGBA") else image.convert("RGBA")
+    elif isinstance(image.info.get("transparency"), bytes):
         image = image.convert("RGBA")
-    image = image.convert("L" if COLOR == "grey" else "RGB")
+    image = image.convert({"grey": "L", "la": "LA", "rgba": "RGBA"}.get(COLOR, "RGB"))
     if orientation in ORIENTATIONS:
         image = image.transpose(Image.Transpose(ORIENTATIONS[orientation]))
     return image
 
 
+def sides(size):
+    """Height and width."""
+    return (size, size) if isinstance(size, int) else size
+
+
 def resize(image):
     """Horizontally, then vertically: in one call some versions of Pillow choose the other order, and other pixels."""
     width, height = image.size
+    rows, columns = sides(RESIZE_SIZE)
     if RESIZE == "none":
-        if (width, height) != (IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"it is {width}x{height} pixels; this model takes {IMAGE_SIZE}x{IMAGE_SIZE}")
+        if (height, width) != (rows, columns):
+            raise ValueError(f"it is {width}x{height} pixels; this model takes {columns}x{rows}")
         return image
+    is_width_scarce = width * rows <= height * columns
     if RESIZE == "exact":
-        new_width = new_height = RESIZE_SIZE
-    elif width <= height:
-        new_width, new_height = RESIZE_SIZE, int(RESIZE_SIZE * height / width)
+        new_width, new_height = columns, rows
+    elif RESIZE == "pad" and is_width_scarce:
+        new_width, new_height = max(1, round(rows * width / height)), rows
+    elif RESIZE == "pad":
+        new_width, new_height = columns, max(1, round(columns * height / width))
+    elif is_width_scarce:
+        new_width, new_height = columns, int(columns * height / width)
     else:
-        new_width, new_height = int(RESIZE_SIZE * width / height), RESIZE_SIZE
+        new_width, new_height = int(rows * width / height), rows
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
         raise ValueError(f"{width}x{height} pixels are too narrow to resize to {new_width}x{new_height}")
     how = Image.Resampling[INTERPOLATION.upper()]
+    bands = image.split() if image.mode in ("LA", "RGBA") else [image]  # Pillow would weigh colours by their alpha
     if new_width != width:
-        image = image.resize((new_width, height), how)
+        bands = [band.resize((new_width, height), how) for band in bands]
     if new_height != height:
-        image = image.resize((new_width, new_height), how)
-    return image
+        bands = [band.resize((new_width, new_height), how) for band in bands]
+    image = bands[0] if len(bands) == 1 else Image.merge(image.mode, bands)
+    if RESIZE != "pad":
+        return image
+    fill = tuple(PAD_COLOR[::-1] if COLOR == "bgr" else PAD_COLOR)
+    canvas = Image.new(image.mode, (columns, rows), fill)
+    canvas.paste(image, ((columns - new_width) // 2, (rows - new_height) // 2))
+    return canvas
 
 
 def crop(image):
     """The centre; halves of a pixel are rounded to even."""
-    left, top = round((image.width - IMAGE_SIZE) / 2), round((image.height - IMAGE_SIZE) / 2)
-    return image.crop((left, top, left + IMAGE_SIZE, top + IMAGE_SIZE))
+    rows, columns = sides(IMAGE_SIZE)
+    left, top = round((image.width - columns) / 2), round((image.height - rows) / 2)
+    return image.crop((left, top, left + columns, top + rows))
 
 
 def probabilities(outputs):

@@ -1,5 +1,5 @@
-// Runs the model of this folder on an image, in the browser. The preprocessing is in the model: it takes 8-bit RGB
-// pixels of any size. Nothing is fetched but from this folder.
+// Runs the model of this folder on an image, in the browser. The preprocessing is in the model: it takes 8-bit RGB or
+// RGBA pixels of any size. Nothing is fetched but from this folder.
 
 const MAX_PIXELS = 89478485;
 const TOP_K = 5;
@@ -74,8 +74,8 @@ async function pixelsOf(file) {
     throw new Error(`${file.name} is not an image that this browser can read`);
   });
   const { width, height } = image;
-  const sides = [width, height].sort((a, b) => a - b);
-  const resized = bundle.shorter_side === null ? 0 : (bundle.shorter_side ** 2 * sides[1]) / sides[0];
+  const [rows, columns] = bundle.covered_sides ?? [0, 0]; // the model makes the image as small as covers them
+  const resized = Math.max((rows ** 2 * width) / height, (columns ** 2 * height) / width);
   if (Math.max(width * height, resized) > MAX_PIXELS) {
     throw new Error(`${file.name}, of ${width}×${height} pixels, has too many of them, or is too narrow`);
   }
@@ -86,14 +86,13 @@ async function pixelsOf(file) {
   context.drawImage(image, 0, 0);
   image.close();
   const rgba = context.getImageData(0, 0, width, height).data;
-  const rgb = new Uint8Array(width * height * 3);
-  for (let from = 0, to = 0; to < rgb.length; from += 4) {
-    rgb[to++] = rgba[from];
-    rgb[to++] = rgba[from + 1];
-    rgb[to++] = rgba[from + 2];
+  const { channels } = bundle;
+  const pixels = new Uint8Array(width * height * channels);
+  for (let from = 0, to = 0; to < pixels.length; from += 4) {
+    for (let channel = 0; channel < channels; channel++) pixels[to++] = rgba[from + channel];
   }
   canvas.hidden = false;
-  return new ort.Tensor("uint8", rgb, [height, width, 3]);
+  return new ort.Tensor("uint8", pixels, [height, width, channels]);
 }
 
 function probabilities(outputs) {
