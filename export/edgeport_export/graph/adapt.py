@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgeport_export.graph.index import GraphIndex, attribute, graphs_of, reads_of, remove_unused
 from edgeport_runtime.engine.session import INPUT_NAME
+from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
@@ -74,7 +75,7 @@ def free_batch(model: onnx.ModelProto, ports: Ports, *, folds: bool) -> onnx.Mod
     fixed = onnx.ModelProto()
     fixed.CopyFrom(model)
     shape = fixed.graph.input[0].type.tensor_type.shape
-    size = [ports.image_size] * 2
+    size = list(sides_of(ports.image_size))
     sides = [ports.channels, *size] if ports.layout == "nchw" else [*size, ports.channels]
     for dim, side in zip(shape.dim, [ports.batch or 1, *sides], strict=True):
         dim.dim_value = side

@@ -18,7 +18,6 @@ from edgeport_export.source.sidecar import check_labels
 from edgeport_export.source.subject import OWN_INPUT, contract_with
 from edgeport_runtime.engine.foreign import find_ports
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
     import onnx
@@ -156,4 +155,4 @@ def _look(opened: Opened) -> Seen:
 
 
 def _sides(size: Size) -> str:
-    return "x".join(map(str, sides_of(size)))
+    return str(size) if isinstance(size, int) else "x".join(map(str, size))

@@ -229,8 +229,9 @@ def _read_shape(one: Any, asked: Asked, name: str) -> tuple[Layout, int, Size]:
     height, width = (side or other for side, other in zip(told, sides_of(wanted), strict=True))
     size = as_size(height, width)
     if asked.image_size not in (None, size):
-        asked_for = " ".join(map(str, sides_of(asked.image_size)))
-        raise InputError(f"--image-size is {asked_for}, but {name} takes {one.name} {_shape(shape)}")
+        wanted = asked.image_size
+        told_size = wanted if isinstance(wanted, int) else " ".join(map(str, wanted))
+        raise InputError(f"--image-size is {told_size}, but {name} takes {one.name} {_shape(shape)}")
     if not all(1 <= side <= _MAX_SIDE for side in (height, width)):
         raise InputError(f"{name} takes images of {height}x{width} pixels; EdgePort takes sides from 1 to {_MAX_SIDE}")
     return layout, channels, size
