@@ -239,7 +239,8 @@ class ExportConfig:
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()
-        is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
+        has_weights = self.weights is not None or (self.architecture or "").startswith("hf:")  # which may tell the task
+        is_multiclass = self.task == "multiclass" or (self.task is None and not has_weights)
         if self.threshold is not None and is_multiclass:
             raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):

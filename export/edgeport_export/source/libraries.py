@@ -45,7 +45,7 @@ class LibraryNetwork:
         name: as it was asked for, with the library before it.
         source: the library and its version.
         description: what the library calls its description of the input.
-        num_classes: that the library gives it, where nobody says otherwise.
+        num_classes: that the library gives it, where nobody says otherwise; 0 if it gives it no head.
         labels: of those classes, where the library tells them.
         describe: the fields of the input contract that the library's description specifies, except those given.
         build: makes it, with random weights, from the numbers of outputs and input channels and the side of the input.
@@ -198,10 +198,6 @@ def _timm(name: str) -> LibraryNetwork:
         key: list(value) if isinstance(value, tuple) else value for key, value in config.to_dict().items()
     }
     side = document["input_size"][-1]
-    if document["num_classes"] in (0, None):
-        raise InputError(
-            f"timm:{name} classifies nothing, because its weights were trained without a head; choose another tag"
-        )
 
     def build(num_outputs: int, channels: int, size: int) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
@@ -219,7 +215,7 @@ def _timm(name: str) -> LibraryNetwork:
         name=f"timm:{name}",
         source=_version("timm"),
         description=_TIMM_DESCRIPTION,
-        num_classes=document["num_classes"],
+        num_classes=document["num_classes"] or 0,
         describe=lambda given: timm_fields({"pretrained_cfg": document}, given, file=_TIMM_DESCRIPTION),
         build=build,
     )

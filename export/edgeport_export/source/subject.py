@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
-from edgeport_export.source import libraries, user_module
+from edgeport_export.source import huggingface, libraries, user_module
 from edgeport_export.source.labels import read_labels
 from edgeport_export.source.own_output import look_at, refuse_one_output, task_of
 from edgeport_export.source.own_weights import OwnWeights, fill_own, open_own, random_entry
-from edgeport_export.source.processor import CONFIG
+from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
     CHECKPOINT,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["Subject", "check_options", "find_subject"]
 
 _OWN = "a module of one's own"
+_SOME_CLASSES = 1000  # of a head whose size is still to be found
 _NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
 _OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
     color="rgb",
@@ -95,7 +96,7 @@ def check_options(config: ExportConfig) -> None:
         InputError: naming the option.
     """
     name = config.architecture or ""
-    if libraries.is_in_library(name):
+    if huggingface.is_huggingface(name) or libraries.is_in_library(name):
         _check_foreign(config)
         resolve_preprocess(_OWN_INPUT, config.input_options)
     elif user_module.is_reference(name):
@@ -139,6 +140,8 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
         return _own(config, module)
     if config.architecture is None:
         raise InputError("the architecture is missing; set ExportConfig.architecture, or pass a module to export()")
+    if huggingface.is_huggingface(config.architecture):
+        return _of_huggingface(config)
     if libraries.is_in_library(config.architecture):
         return _of_library(config)
     if user_module.is_reference(config.architecture):
@@ -194,11 +197,16 @@ def _of_library(config: ExportConfig) -> Subject:
     shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     num_labels = len(command_line["labels"]) if "labels" in command_line else None
     num_outputs = 1 if config.task == "binary" else config.num_classes or num_labels or network.num_classes
+    if opened is None and not num_outputs:
+        raise InputError(
+            f"{network.name} has no head, because the library's weights for it have none; add --num-classes N, or "
+            "choose other weights of it"
+        )
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
         torch.manual_seed(config.seed)
         if opened is not None:
-            default = network.build(network.num_classes, *shape[:2])
-            num_outputs = libraries.num_outputs_in(opened.chosen.state, default, network.num_classes)
+            guess = network.num_classes or _SOME_CLASSES
+            num_outputs = libraries.num_outputs_in(opened.chosen.state, network.build(guess, *shape[:2]), guess)
         module = network.build(num_outputs, *shape[:2]).eval().requires_grad_(False)
         if opened is None:
             libraries.settle(module, num_outputs, shape, seed=config.seed)
@@ -209,6 +217,31 @@ def _of_library(config: ExportConfig) -> Subject:
         told[LIBRARY]["labels"] = network.labels
     notes = [f"the input is as {network.description} describes it, where nothing else tells"]
     return _seen(module, own, told, config, name=network.name, source=network.source, notes=notes)
+
+
+def _of_huggingface(config: ExportConfig) -> Subject:
+    """A network of transformers, all of which its folder or repository describes."""
+    reference = config.architecture or ""
+    if config.weights is not None:
+        raise InputError(f"{reference} brings its weights; omit --weights, or give the other folder as hf:FOLDER")
+    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
+    found = huggingface.find_source(reference)
+    config = replace(config, weights=huggingface.weights_of(reference))
+    name = huggingface.timm_name(found)
+    if name is not None:
+        return _of_library(replace(config, architecture=name))
+    command_line = _command_line(config)
+    classifier = huggingface.find_classifier(reference, found, set(command_line))
+    opened = open_own(config, name=classifier.name, default=_OWN_INPUT, given=set(command_line))
+    assert opened is not None
+    source, chosen, beside = opened
+    told = {ARCHITECTURE: tell_architecture(_OWN_INPUT), COMMAND_LINE: command_line, **beside}
+    if resolve(told)["image_size"].source == ARCHITECTURE:
+        raise InputError(f"neither {CONFIG} nor {PROCESSOR} of {source.name} tells the image size; give --image-size")
+    module = classifier.fill(chosen.state).eval().requires_grad_(False)
+    notes = () if chosen.note is None else (chosen.note,)
+    own = OwnWeights(source=source, key=chosen.key, layout=huggingface.LAYOUT, notes=notes)
+    return _seen(module, own, told, config, name=classifier.name, source=classifier.source, notes=[])
 
 
 def _command_line(config: ExportConfig) -> dict[str, Any]:
