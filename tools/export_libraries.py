@@ -44,6 +44,7 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=Path("networks.jsonl"), metavar="FILE")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table of all results as Markdown")
     parser.add_argument("--again", nargs="*", default=[], metavar="STATUS", help="repeat those, or all that failed")
+    parser.add_argument("--seconds", type=int, default=SECONDS, help="limit of a network, for a busy machine")
     parser.add_argument("--worker", metavar="REFERENCE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -61,7 +62,7 @@ def main() -> int:
         is_failed = known is not None and known["status"] != EXPORTED
         if known and known["status"] not in args.again and not ("failed" in args.again and is_failed):
             continue
-        result = {"reference": network.reference, "family": network.family, **run(network.reference)}
+        result = {"reference": network.reference, "family": network.family, **run(network.reference, args.seconds)}
         results[network.reference] = result
         with args.results.open("a") as file:
             file.write(json.dumps(result) + "\n")
@@ -109,16 +110,16 @@ def table_of(results: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(reference: str) -> dict[str, Any]:
+def run(reference: str, limit: int) -> dict[str, Any]:
     """Export one network in a process of its own."""
     start = time.perf_counter()
     command = [sys.executable, __file__, "--worker", reference]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SECONDS, preexec_fn=limit_memory, check=False
+            command, capture_output=True, text=True, timeout=limit, preexec_fn=limit_memory, check=False
         )
     except subprocess.TimeoutExpired:
-        return {"status": "timeout", "reason": f"more than {SECONDS} s", "seconds": SECONDS}
+        return {"status": "timeout", "reason": f"more than {limit} s", "seconds": limit}
     seconds = round(time.perf_counter() - start, 1)
     with contextlib.suppress(ValueError, IndexError):
         return {**json.loads(done.stdout.splitlines()[-1]), "seconds": seconds}

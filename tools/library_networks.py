@@ -26,7 +26,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "clip": {"vision_config": _VIT},
     "convnext": _STAGES,
     "convnextv2": _STAGES,
-    "cvt": {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4], "drop_path_rate": [0.0, 0.0, 0.0]},
+    "cvt": {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4], "drop_path_rate": [0.0, 0.0, 0.1]},
     "data2vec-vision": _VIT,
     "deit": _VIT,
     "dinat": _WINDOWS,
@@ -102,7 +102,7 @@ def _of_torchvision() -> list[Network]:
     for name in models.list_models(module=models):
         size = models.get_model_weights(name).DEFAULT.meta["num_params"]
         families[models.get_model_builder(name).__module__].append((size, name))
-    return [Network(f"torchvision:{min(family)[1]}", module) for module, family in sorted(families.items())]
+    return _smallest("torchvision", families)
 
 
 def _of_timm() -> list[Network]:
@@ -120,7 +120,13 @@ def _of_timm() -> list[Network]:
             size = sum(parameter.numel() for parameter in timm.create_model(name).parameters())
         has_head = bool(timm.get_pretrained_cfg(name).num_classes)
         families[timm.models.model_entrypoint(name).__module__].append((not has_head, size, name))
-    return [Network(f"timm:{min(family)[2]}", module) for module, family in sorted(families.items())]
+    return _smallest("timm", families)
+
+
+def _smallest(library: str, families: dict[str, list[tuple[Any, ...]]]) -> list[Network]:
+    """Of each family, the small ones first; a network is a tuple that sorts by its size and ends in its name."""
+    smallest = sorted((min(family), module) for module, family in families.items())
+    return [Network(f"{library}:{network[-1]}", module) for network, module in smallest]
 
 
 def _of_transformers() -> list[Network]:

@@ -129,7 +129,7 @@ def _witness_stages(data: bytes, spec: PreprocessSpec, bits: int) -> _Stages:
         wide, high = _sides(width, height, spec)
         resized = _along_columns(decoded, wide, spec.interpolation)
         resized = _along_columns(resized.transpose(1, 2), high, spec.interpolation).transpose(1, 2)
-    top, left = (_offset(side - spec.image_size) for side in resized.shape[1:])
+    top, left = (_offset(side - spec.image_size, spec) for side in resized.shape[1:])
     cropped = resized[:, top : top + spec.image_size, left : left + spec.image_size]
     return _Stages(decoded, resized, cropped, cropped.flip(0) if spec.color == "bgr" else cropped)
 
@@ -215,10 +215,10 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-def _offset(difference: int) -> int:
-    """Half of it, halves to even."""
+def _offset(difference: int, spec: PreprocessSpec) -> int:
+    """Half of it, halves to even or down."""
     half, is_odd = divmod(difference, 2)
-    return half + 1 if is_odd and half % 2 else half
+    return half + 1 if is_odd and half % 2 and spec.crop_offset == "even" else half
 
 
 def _chw(pixels: NDArray[np.uint8]) -> Tensor:

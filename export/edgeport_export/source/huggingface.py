@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
-from edgeport_export.source.processor import CONFIG, PROCESSOR
+from edgeport_export.source.processor import CONFIG
 from edgeport_export.user_lines import say_error
 from edgeport_models.weights import check_numbers, find_weights
 from edgeport_runtime.errors import ExportError, InputError, WeightsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Set
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
@@ -130,13 +130,12 @@ def timm_name(source: Source) -> str | None:
     )
 
 
-def find_classifier(reference: str, source: Source, given: Set[str]) -> HuggingFace:
+def find_classifier(reference: str, source: Source) -> HuggingFace:
     """The network of transformers that a folder or repository describes.
 
     Args:
         reference: as of :func:`is_huggingface`.
         source: what is there.
-        given: options on the command line.
 
     Raises:
         InputError: if transformers is not installed.
@@ -144,7 +143,9 @@ def find_classifier(reference: str, source: Source, given: Set[str]) -> HuggingF
     """
     library = _library()
     document = source.config
-    _check(document, source, given)
+    for key, reason in _REFUSED.items():
+        if document.get(key):
+            raise WeightsError(f"{CONFIG} of {source.name} has {key}: {reason}")
     kind = _classifier_in(document, source, library)
     try:
         with _quiet():
@@ -175,16 +176,6 @@ def _library() -> _Library:
         raise ExportError(
             f"importing transformers raises {say_error(error)}; install a release that fits this build of PyTorch"
         ) from error
-
-
-def _check(document: Mapping[str, Any], source: Source, given: Set[str]) -> None:
-    for key, reason in _REFUSED.items():
-        if document.get(key):
-            raise WeightsError(f"{CONFIG} of {source.name} has {key}: {reason}")
-    lacking = {"mean", "std", "image_size"} - given
-    if not source.processor and lacking:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(lacking))
-        raise WeightsError(f"{source.name} has no {PROCESSOR}, which tells how images are prepared; give {options}")
 
 
 def _classifier_in(document: Mapping[str, Any], source: Source, library: _Library) -> Any:

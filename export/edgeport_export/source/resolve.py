@@ -246,6 +246,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("mean", _OF_INPUT, _per_channel("mean")),
     Option("std", _OF_INPUT, _per_channel("std")),
     Option("bits", _OF_INPUT),
+    Option("crop_offset", (*_BESIDE, LIBRARY, ARCHITECTURE)),
     Option("resize_size", (*_BESIDE, LIBRARY, ARCHITECTURE), _resize_size),
     Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, LIBRARY, ARCHITECTURE)),
     Option("labels", (COMMAND_LINE, CONFIG, LIBRARY)),

@@ -231,13 +231,17 @@ def _of_huggingface(config: ExportConfig) -> Subject:
     if name is not None:
         return _of_library(replace(config, architecture=name))
     command_line = _command_line(config)
-    classifier = huggingface.find_classifier(reference, found, set(command_line))
+    classifier = huggingface.find_classifier(reference, found)
     opened = open_own(config, name=classifier.name, default=_OWN_INPUT, given=set(command_line))
     assert opened is not None
     source, chosen, beside = opened
     told = {ARCHITECTURE: tell_architecture(_OWN_INPUT), COMMAND_LINE: command_line, **beside}
-    if resolve(told)["image_size"].source == ARCHITECTURE:
-        raise InputError(f"neither {CONFIG} nor {PROCESSOR} of {source.name} tells the image size; give --image-size")
+    values = resolve(told)
+    needed = ("image_size", "mean", "std", *(() if values["resize"].value == "none" else ("interpolation",)))
+    lacking = [name for name in needed if values[name].source == ARCHITECTURE]
+    if lacking:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise InputError(f"{source.name} does not tell how its images are prepared; give {options}, or its {PROCESSOR}")
     module = classifier.fill(chosen.state).eval().requires_grad_(False)
     notes = () if chosen.note is None else (chosen.note,)
     own = OwnWeights(source=source, key=chosen.key, layout=huggingface.LAYOUT, notes=notes)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Color",
+    "CropOffset",
     "Interpolation",
     "PreprocessSpec",
     "Resize",
@@ -41,6 +42,7 @@ Color = Literal["rgb", "bgr", "grey"]
 Resize = Literal["shorter", "exact", "none"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 Scale = Literal["unit", "byte"]
+CropOffset = Literal["even", "down"]
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -51,6 +53,7 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
 }
 _MAX_IMAGE_SIZE = 4096
+_OPTIONAL = {"bits": None, "crop_offset": "even"}  # fields that are absent from JSON where they have their default
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +72,8 @@ class PreprocessSpec:
         std: divides after that, one value per channel, positive.
         bits: of values with more than 8 bits, which of them are in use where the file does not say: the high 8 of as
             many are kept. None, which bundles of EdgePort 0.1 have, keeps the high byte of 16, whatever the file says.
+        crop_offset: how half a pixel before the crop is rounded: to the ``even`` number, as torchvision does, or
+            ``down``, as transformers does.
 
     Raises:
         InputError: naming the field, if a value is not possible.
@@ -83,6 +88,7 @@ class PreprocessSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bits: int | None = None
+    crop_offset: CropOffset = "even"
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -90,6 +96,7 @@ class PreprocessSpec:
             ("resize", Resize),
             ("interpolation", Interpolation),
             ("scale", Scale),
+            ("crop_offset", CropOffset),
         ):
             value = getattr(self, field)
             if value not in get_args(allowed):
@@ -127,10 +134,11 @@ class PreprocessSpec:
         return 1 if self.color == "grey" else 3
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON types, fields in their order of declaration; ``bits`` only where it is given."""
+        """The spec as JSON types, fields in their order; the last two only where they are not the default."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        if self.bits is None:
-            del values["bits"]
+        for field, default in _OPTIONAL.items():
+            if values[field] == default:
+                del values[field]
         return values
 
     @classmethod
@@ -140,8 +148,8 @@ class PreprocessSpec:
         Raises:
             InputError: if a field is missing, unknown, or of the wrong kind.
         """
-        fields = set(cls.__dataclass_fields__) - {"bits"}
-        if set(data) - {"bits"} != fields:
+        fields = set(cls.__dataclass_fields__) - set(_OPTIONAL)
+        if set(data) - set(_OPTIONAL) != fields:
             raise InputError(
                 f"the fields are {sorted(fields)}, but {sorted(set(data) ^ fields)} are missing or unknown"
             )
@@ -265,8 +273,9 @@ def centre_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     size = spec.image_size
     if (width, height) == (size, size):
         return image
-    # round() to even, as torchvision.transforms.functional.center_crop does.
-    left, top = round((width - size) / 2.0), round((height - size) / 2.0)
+    # round() goes to even, as in torchvision.transforms.functional.center_crop.
+    whole = round if spec.crop_offset == "even" else math.floor
+    left, top = whole((width - size) / 2.0), whole((height - size) / 2.0)
     return image.crop((left, top, left + size, top + size))
 
 
