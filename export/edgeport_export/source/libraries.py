@@ -216,9 +216,19 @@ def _timm(name: str) -> LibraryNetwork:
         source=_version("timm"),
         description=_TIMM_DESCRIPTION,
         num_classes=document["num_classes"] or 0,
+        labels=_timm_labels(document),
         describe=lambda given: timm_fields({"pretrained_cfg": document}, given, file=_TIMM_DESCRIPTION),
         build=build,
     )
+
+
+def _timm_labels(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, as the description has them, or of the set of ImageNet that timm sees by their number."""
+    names = document.get("label_names")
+    subset = _import("timm").data.infer_imagenet_subset(document)
+    if names is None and subset is not None:
+        names = _import("timm").data.ImageNetInfo(subset).label_descriptions()
+    return tuple(names or ())
 
 
 def _torchvision(reference: str) -> LibraryNetwork:
