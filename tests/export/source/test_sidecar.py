@@ -81,6 +81,7 @@ def test_image_processors(processor: dict[str, Any], expected: dict[str, Any], w
         ({"image_mean": "0.5"}, "image_mean is '0.5'", {"mean": (0.1, 0.2, 0.3)}),
         ({"image_std": [True] * 3}, "image_std is", {"std": (0.1, 0.2, 0.3)}),
         ({"image_processor_type": "TextNetImageProcessor"}, "image_processor_type is 'TextNet", {"resize": "exact"}),
+        ({"image_processor_type": "PerceiverImageProcessor"}, "image_processor_type is 'Perc", {"resize": "exact"}),
         ({"do_pad": True}, "do_pad is True; this step is not supported", {"resize": "exact"}),
         ({"size": {"shortest_edge": 64}}, "would differ in shape", {"resize": "exact"}),
         ({"size": {"height": 64, "width": 32}}, "size is {'height': 64, 'width': 32}", {"resize": "exact"}),
