@@ -149,7 +149,7 @@ def save_classifier(name: str, folder: Path) -> None:
     import transformers
     from torch import nn
 
-    from edgeport_export.source.libraries import settle
+    from edgeport_export.source.untrained import settle
 
     kind = next(network.family for network in _of_transformers() if network.reference == f"hf:{name}")
     options = _SMALL.get(name, _SMALL.get(kind, {}))

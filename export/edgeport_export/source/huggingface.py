@@ -141,11 +141,11 @@ def find_classifier(reference: str, source: Source) -> HuggingFace:
         InputError: if transformers is not installed.
         WeightsError: if it describes no image classifier of transformers.
     """
-    library = _library()
     document = source.config
     for key, reason in _REFUSED.items():
         if document.get(key):
             raise WeightsError(f"{CONFIG} of {source.name} has {key}: {reason}")
+    library = _library()
     kind = _classifier_in(document, source, library)
     try:
         with _quiet():

@@ -10,18 +10,17 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-import torch
-from torch import nn
-
 from edgeport_export.config import Library
 from edgeport_export.source.processor import timm_fields
 from edgeport_export.user_lines import say_error
-from edgeport_models.weights import init_random
 from edgeport_runtime.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
     from types import ModuleType
+
+    import torch
+    from torch import nn
 
 __all__ = [
     "LIBRARIES",
@@ -31,7 +30,6 @@ __all__ = [
     "known_names",
     "names_like",
     "num_outputs_in",
-    "settle",
 ]
 
 _TIMM_DESCRIPTION = "timm's pretrained_cfg"
@@ -127,25 +125,6 @@ def num_outputs_in(state: Mapping[str, torch.Tensor], module: nn.Module, num_out
             if is_same and tensor.shape[1:] == value.shape[1:] and tensor.shape != value.shape:
                 return int(tensor.shape[0])
     return num_outputs
-
-
-def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int], *, seed: int) -> None:
-    """Give random weights logits that a comparison can judge, where the network's last layer can be told.
-
-    Args:
-        module: changed in place.
-        num_outputs: of its last layer.
-        input_shape: C, H, W.
-        seed: of the random inputs.
-    """
-    heads = [
-        name
-        for name, layer in module.named_modules()
-        if num_outputs in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
-        and isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    if heads:
-        init_random(module, head=heads[-1], input_shape=input_shape, seed=seed)
 
 
 def _import(library: str) -> ModuleType:

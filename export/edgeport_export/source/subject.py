@@ -31,6 +31,7 @@ from edgeport_export.source.resolve import (
     tell_command_line,
 )
 from edgeport_export.source.sidecar import check_labels, tell_files, unused_files, weights_entry
+from edgeport_export.source.untrained import is_untrained, settle
 from edgeport_export.source.unwrap import fold
 from edgeport_models.tasks import activation
 from edgeport_models.weights import init_random, read_checkpoint
@@ -209,7 +210,7 @@ def _of_library(config: ExportConfig) -> Subject:
             num_outputs = libraries.num_outputs_in(opened.chosen.state, network.build(guess, *shape[:2]), guess)
         module = network.build(num_outputs, *shape[:2]).eval().requires_grad_(False)
         if opened is None:
-            libraries.settle(module, num_outputs, shape, seed=config.seed)
+            settle(module, num_outputs, shape, seed=config.seed)
             own = OwnWeights(seed=config.seed)
         else:
             own = fill_own(module, opened, name=network.name)
@@ -271,6 +272,11 @@ def _seen(
     notes = [*notes, *fold(module)]
     shape = (preprocess.num_channels, preprocess.image_size, preprocess.image_size)
     look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
+    if own.digest is not None and is_untrained(look.module, look.num_outputs, shape):
+        settle(look.module, look.num_outputs, shape, seed=config.seed)
+        own = OwnWeights(seed=config.seed)
+        notes.append("the module was never trained; its logits were brought to order 1, and mean nothing")
+        look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
     task = task_of(look, None if asked.source == ARCHITECTURE else asked.value, name=name)
     told[ARCHITECTURE] |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
     if config.num_classes not in (None, told[ARCHITECTURE]["num_classes"]):

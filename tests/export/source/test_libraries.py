@@ -17,10 +17,11 @@ from torch import nn
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
 from edgeport_export.source import libraries
-from edgeport_export.source.libraries import num_outputs_in, settle
+from edgeport_export.source.libraries import num_outputs_in
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import ARCHITECTURE, LIBRARY, resolve, tell_architecture
 from edgeport_export.source.subject import check_options
+from edgeport_export.source.untrained import settle
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier
 from edgeport_runtime.errors import ExportError, InputError
