@@ -120,5 +120,6 @@ def fill_own(module: nn.Module, opened: Opened | None, *, name: str) -> OwnWeigh
         return OwnWeights(digest=user_module.state_digest(module))
     source, chosen, told = opened
     left_out = fit_own(module, chosen.state, name=name, source=source.name)
+    module.train().eval()  # forgets what it may have computed of the weights before, as LeViT of timm does
     notes = tuple(note for note in (chosen.note, left_out) if note is not None)
     return OwnWeights(told=told, source=source, key=chosen.key, notes=notes)
