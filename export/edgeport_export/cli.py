@@ -42,7 +42,8 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="ARCH",
         nargs="?",
         help="Name of the architecture (--list shows all); a network of an installed library, as timm:NAME or "
-        "torchvision:NAME; or your own model as path/to/file.py:factory or package.module:factory.",
+        "torchvision:NAME; an image classifier of transformers or timm with its weights, as hf:FOLDER or "
+        "hf://OWNER/NAME[@REVISION]; or your own model as path/to/file.py:factory or package.module:factory.",
     )
     parser.add_argument(
         "--list",

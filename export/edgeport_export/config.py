@@ -113,7 +113,8 @@ class ExportConfig:
 
     Attributes:
         architecture: a name of ``edgeport_models.ARCHITECTURES``; a network of an installed library, ``timm:NAME`` or
-            ``torchvision:NAME``; or a module of the user's own, ``path/to/file.py:factory`` or
+            ``torchvision:NAME``; an image classifier of transformers or timm with its weights, ``hf:FOLDER`` or
+            ``hf://OWNER/NAME[@REVISION]``; or a module of the user's own, ``path/to/file.py:factory`` or
             ``package.module:factory``, called without arguments, or with ``num_classes`` where it takes that and it is
             given. If a module is passed to ``export``, this only names it in the manifest; None takes the name of its
             class.
@@ -332,6 +333,7 @@ def find_spec(name: str) -> ModelSpec:
         hint = f"closest: {', '.join(closest)}; " if closest else ""
         raise InputError(
             f"unknown architecture {name!r}; {hint}export-model --list shows all; a library's network is "
-            f"{' or '.join(f'{library}:NAME' for library in get_args(Library))}, a module of your own file.py:factory"
+            f"{', '.join(f'{library}:NAME' for library in get_args(Library))} or hf:FOLDER, a module of your own "
+            "file.py:factory"
         )
     return spec

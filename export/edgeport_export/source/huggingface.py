@@ -41,9 +41,8 @@ _OTHER_INPUT = {
 }
 # What would run code, or make another network of the weights than the one that is exported.
 _REFUSED = {
-    "auto_map": "its code is in the repository, and EdgePort runs no code of a repository (trust_remote_code); give "
-    "the network as a module of your own, file.py:factory",
-    "quantization_config": "its weights are already quantized; give those from before",
+    "auto_map": "its code is in the repository, and EdgePort runs no code of a repository (trust_remote_code)",
+    "quantization_config": "its weights are already quantized",
 }
 
 
@@ -85,7 +84,10 @@ class HuggingFace:
                     output_loading_info=True,
                 )
         except Exception as error:
-            raise ExportError(f"{self.name}: transformers cannot build it: {say_error(error)}") from error
+            raise ExportError(
+                f"{self.name}: transformers cannot build it: {say_error(error)}; install what it needs, or the release of "
+                "transformers that wrote it"
+            ) from error
         found = {
             "missing": [key for key in loaded["missing_keys"] if not key.endswith(_COUNTER)],
             "unexpected": list(loaded["unexpected_keys"]),
@@ -144,14 +146,20 @@ def find_classifier(reference: str, source: Source) -> HuggingFace:
     document = source.config
     for key, reason in _REFUSED.items():
         if document.get(key):
-            raise WeightsError(f"{CONFIG} of {source.name} has {key}: {reason}")
+            raise WeightsError(
+                f"{CONFIG} of {source.name} has {key}: {reason}; give the float32 network as a module of your own, "
+                "file.py:factory"
+            )
     library = _library()
     kind = _classifier_in(document, source, library)
     try:
         with _quiet():
             config = library.transformers.CONFIG_MAPPING[document["model_type"]].from_dict(document)
     except Exception as error:
-        raise WeightsError(f"{CONFIG} of {source.name}: transformers cannot use it: {say_error(error)}") from error
+        raise WeightsError(
+            f"{CONFIG} of {source.name}: transformers cannot use it: {say_error(error)}; mend it, or install the "
+            "release of transformers that wrote it"
+        ) from error
     where = weights_of(reference)
     name = reference if isinstance(where, str) else f"{_PREFIX}{where.resolve().name}"
     version = importlib.metadata.version("transformers")
@@ -191,11 +199,11 @@ def _classifier_in(document: Mapping[str, Any], source: Source, library: _Librar
             f"{model_type!r}); EdgePort exports *ForImageClassification"
         )
     if model_type in _OTHER_INPUT:
-        raise WeightsError(f"{where}: {named[0]} takes {_OTHER_INPUT[model_type]}, which a bundle has no input for")
+        raise WeightsError(f"{where}: {named[0]} takes {_OTHER_INPUT[model_type]}; choose a network of images alone")
     try:
         return getattr(library.transformers, named[0])
     except Exception as error:  # of packages that import when they are asked
-        raise ExportError(f"transformers cannot give {named[0]}: {say_error(error)}") from error
+        raise ExportError(f"transformers cannot give {named[0]}: {say_error(error)}; install what it needs") from error
 
 
 @contextlib.contextmanager

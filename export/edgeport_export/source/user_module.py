@@ -63,7 +63,9 @@ def build(reference: str, *, num_classes: int | None = None) -> nn.Module:
         try:
             factory = getattr(module, name, None)
         except Exception as error:  # of packages that import when they are asked
-            raise ExportError(f"{reference}: looking {name} up raises {say_error(error)}") from error
+            raise ExportError(
+                f"{reference}: looking {name} up raises {say_error(error)}; install what it needs, or name another"
+            ) from error
         if isinstance(factory, nn.Module):
             return factory
         if not callable(factory):

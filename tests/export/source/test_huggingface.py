@@ -78,7 +78,7 @@ def test_what_is_not_such_a_network_is_refused(networks: Path) -> None:
     ("changes", "argv", "told"),
     [
         ({"auto_map": {"AutoModel": "net.Net"}}, [], "EdgePort runs no code of a repository (trust_remote_code)"),
-        ({"quantization_config": {"bits": 4}}, [], "its weights are already quantized; give those from before"),
+        ({"quantization_config": {"bits": 4}}, [], "its weights are already quantized; give the float32 network"),
         ({}, ["--weights", "other.pth"], "brings its weights; omit --weights"),
         ({}, ["--pooling", "mean"], "--pooling applies to EdgePort's own architectures"),
         ({}, [], "transformers is not installed; pip install 'edgeport[transformers]'"),
