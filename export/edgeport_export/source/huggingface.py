@@ -85,8 +85,8 @@ class HuggingFace:
                 )
         except Exception as error:
             raise ExportError(
-                f"{self.name}: transformers cannot build it: {say_error(error)}; install what it needs, or the release of "
-                "transformers that wrote it"
+                f"{self.name}: transformers cannot build it: {say_error(error)}; install what it needs, or the "
+                "release of transformers that wrote it"
             ) from error
         found = {
             "missing": [key for key in loaded["missing_keys"] if not key.endswith(_COUNTER)],
