@@ -26,7 +26,7 @@ _SMALL: dict[str, dict[str, Any]] = {
     "clip": {"vision_config": _VIT},
     "convnext": _STAGES,
     "convnextv2": _STAGES,
-    "cvt": {"embed_dim": [16, 32, 64], "depth": [1, 1, 2], "num_heads": [1, 2, 4], "drop_path_rate": [0.0, 0.0, 0.1]},
+    "cvt": {"embed_dim": [16, 32, 64], "depth": [1, 2, 3], "num_heads": [1, 2, 4]},
     "data2vec-vision": _VIT,
     "deit": _VIT,
     "dinat": _WINDOWS,
