@@ -71,7 +71,7 @@ def main() -> int:
     failed = [result for result in done if result["status"] != EXPORTED]
     print(f"{len(done) - len(failed)} of {len(done)} exported")
     if args.table:
-        args.table.write_text(table_of(done))
+        args.table.write_text(table_of(done, len(wanted)))
     return 1 if failed else 0
 
 
@@ -87,16 +87,18 @@ def line_of(result: dict[str, Any]) -> str:
     return f"{told} {result.get('reason', '')}".rstrip()
 
 
-def table_of(results: list[dict[str, Any]]) -> str:
+def table_of(results: list[dict[str, Any]], num_wanted: int) -> str:
     num_exported = sum(result["status"] == EXPORTED for result in results)
     lines = [
         "# Networks of other libraries that were exported",
         "",
         "Written by `tools/export_libraries.py`: the smallest network of every family of torchvision and timm, and",
         "every image classifier of transformers from a small configuration, with random weights, in float32.",
-        f"{num_exported} of {len(results)} are exported. *Distance* is the largest relative L2 distance of any stage",
-        "from PyTorch, *float64* that of PyTorch's own float32 from float64, where it was measured. Each bundle gave",
-        "the module's decisions on random images, three together and one alone.",
+        f"Of {num_wanted} networks {len(results)} were run, and {num_exported} of these are exported.",
+        "",
+        "*Distance* is the largest relative L2 distance of any stage from PyTorch, *float64* that of PyTorch's own",
+        "float32 from float64, where it was measured. Each bundle gave the module's decisions on random images, three",
+        "together and one alone.",
         "",
         "| network | family | parameters | distance | float64 | result |",
         "|---|---|---:|---:|---:|---|",
@@ -141,7 +143,7 @@ def work(reference: str) -> int:
         try:
             result = export_and_check(reference, Path(folder))
         except EdgeportError as error:
-            result = {"status": REFUSED, "reason": one_line(str(error))}
+            result = {"status": REFUSED, "reason": one_line(str(error).replace(folder, ""))}
         except MemoryError as error:
             result = {"status": "memory", "reason": one_line(str(error))}
         except Exception as error:  # noqa: BLE001 - what must not happen is a result as well

@@ -22,7 +22,7 @@ _PERCEIVER = {"num_latents": 32, "d_latents": 64, "num_self_attends_per_block": 
 # Sizes in place of those of the library's default configuration, by model_type, or by class.
 _SMALL: dict[str, dict[str, Any]] = {
     "beit": _VIT,
-    "bit": {"hidden_sizes": [64, 64, 128, 128], "depths": [1, 1, 1, 1], "embedding_size": 32, "num_groups": 8},
+    "bit": {"depths": [1, 1, 1, 1]},
     "clip": {"vision_config": _VIT},
     "convnext": _STAGES,
     "convnextv2": _STAGES,
