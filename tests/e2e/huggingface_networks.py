@@ -2,8 +2,8 @@
 
     python huggingface_networks.py FOLDER
 
-Written are ``vit`` (in shards, with labels and a description of its input), its logits of an input, and
-``refusals.json``, the error of each altered copy.
+Written are ``vit`` (in shards, with labels and a description of its input), its logits of an input, those of a copy in
+float16 by EdgePort and by transformers, and ``refusals.json``, the error of each altered copy.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def main(folder: Path) -> None:
     x_BCHW = torch.rand(3, 3, 32, 32)
     with torch.no_grad():
         torch.save((x_BCHW, module(x_BCHW).logits), folder / "logits.pth")
+    _save_half(module, folder)
     refusals = {}
     for name, changes in ALTERED.items():
         copy = folder / name
@@ -65,6 +66,17 @@ def main(folder: Path) -> None:
         except EdgeportError as error:
             refusals[name] = str(error)
     (folder / "refusals.json").write_text(json.dumps(refusals))
+
+
+def _save_half(module: Any, folder: Path) -> None:
+    """A folder of float16 weights under the keys that the module has in memory, and EdgePort's logits of the input."""
+    half = folder / "half"
+    shutil.copytree(folder / "vit", half, ignore=shutil.ignore_patterns("*.safetensors*"))
+    torch.save(module.half().state_dict(), half / "pytorch_model.bin")
+    found = find_subject(ExportConfig(architecture=f"hf:{half}", output=folder / "unused")).module
+    x_BCHW, _ = torch.load(folder / "logits.pth")
+    with torch.no_grad():
+        torch.save((found(x_BCHW), module.float()(x_BCHW).logits), folder / "half.pth")
 
 
 if __name__ == "__main__":

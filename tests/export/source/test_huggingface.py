@@ -59,6 +59,12 @@ def test_a_folder_brings_all_that_the_bundle_says(networks: Path, environment: d
         np.testing.assert_allclose(classifier.logits(images.numpy()), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_half_precision_becomes_float32(networks: Path) -> None:
+    ours, theirs = torch.load(networks / "half.pth")
+    assert ours.dtype == torch.float32
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
 def test_what_is_not_such_a_network_is_refused(networks: Path) -> None:
     refusals = json.loads((networks / "refusals.json").read_text())
     for name, reason in {
