@@ -41,7 +41,7 @@ EXPORTED, REFUSED, NOT_BUILT = "exported", "refused", "not built"
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("references", nargs="*", metavar="REFERENCE")
-    parser.add_argument("--results", type=Path, default=Path("networks.jsonl"), metavar="FILE")
+    parser.add_argument("--results", type=Path, default=Path("build/networks.jsonl"), metavar="FILE")
     parser.add_argument("--table", type=Path, metavar="FILE", help="write the table of all results as Markdown")
     parser.add_argument("--again", nargs="*", default=[], metavar="STATUS", help="repeat those, or all that failed")
     parser.add_argument("--seconds", type=int, default=SECONDS, help="limit of a network, for a busy machine")
@@ -49,6 +49,7 @@ def main() -> int:
     args = parser.parse_args()
     if args.worker:
         return work(args.worker)
+    args.results.parent.mkdir(parents=True, exist_ok=True)
     wanted = {n.reference: n for n in every_network_once(args.results.with_suffix(".names.json"))}
     if args.references:
         chosen = {}
