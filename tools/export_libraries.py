@@ -33,7 +33,6 @@ from typing import Any
 
 from library_networks import NUM_CLASSES, Network, default_classes, every_network, load_libraries, save_classifier
 
-ROOT = Path(__file__).resolve().parent.parent
 SECONDS, GIGABYTES = 600, 12
 EXPORTED, REFUSED, NOT_BUILT = "exported", "refused", "not built"
 
