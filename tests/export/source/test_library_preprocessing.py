@@ -81,7 +81,7 @@ def test_pixels_are_the_librarys_to_the_bit(case: str, reference: Path, photos: 
 
 @pytest.mark.parametrize("case", TRANSFORMERS)
 def test_pixels_of_transformers_with_torchvision_are_near(case: str, reference: Path, photos: list[Path]) -> None:
-    """torchvision's resize of tensors rounds otherwise than Pillow: at most 2 levels, in at most 0.49% of the values."""
+    """torchvision rounds a resized tensor otherwise than Pillow: at most 2 levels, in at most 0.49% of the values."""
     ours, theirs = (x.astype(int) for x in (_pixels(case, reference, photos), np.load(reference / f"{case}.fast.npy")))
     assert np.abs(ours - theirs).max() <= 2
     assert (ours != theirs).mean() <= 0.01
