@@ -69,7 +69,9 @@ def make_parser() -> Parser:
         metavar="ARCH",
         nargs="?",
         help="Name of the architecture (--list shows all); a network of an installed library, as timm:NAME or "
-        "torchvision:NAME; your own model as path/to/file.py:factory or package.module:factory; or an .onnx file.",
+        "torchvision:NAME; an image classifier of transformers or timm with its weights, as hf:FOLDER or "
+        "hf://OWNER/NAME[@REVISION]; your own model as path/to/file.py:factory or package.module:factory; or an .onnx "
+        "file.",
     )
     parser.add_argument(
         "--list",

@@ -117,7 +117,8 @@ class ExportConfig:
 
     Attributes:
         architecture: a name of ``edgeport_models.ARCHITECTURES``; a network of an installed library, ``timm:NAME`` or
-            ``torchvision:NAME``; or a module of the user's own, ``path/to/file.py:factory`` or
+            ``torchvision:NAME``; an image classifier of transformers or timm with its weights, ``hf:FOLDER`` or
+            ``hf://OWNER/NAME[@REVISION]``; or a module of the user's own, ``path/to/file.py:factory`` or
             ``package.module:factory``, called without arguments, or with ``num_classes`` where it takes that and it is
             given; or an ``.onnx`` file of somebody else (``path/to/net.onnx``), which is then what every stage is
             compared with. If a module is passed to ``export``, this only names it in the manifest; None takes the name
@@ -260,7 +261,8 @@ class ExportConfig:
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()
-        is_multiclass = self.task == "multiclass" or (self.task is None and self.weights is None)
+        has_weights = self.weights is not None or (self.architecture or "").startswith("hf:")  # which may tell the task
+        is_multiclass = self.task == "multiclass" or (self.task is None and not has_weights)
         if self.threshold is not None and is_multiclass:
             raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):
@@ -359,6 +361,7 @@ def find_spec(name: str) -> ModelSpec:
         hint = f"closest: {', '.join(closest)}; " if closest else ""
         raise InputError(
             f"unknown architecture {name!r}; {hint}export-model --list shows all; a library's network is "
-            f"{' or '.join(f'{library}:NAME' for library in get_args(Library))}, a module of your own file.py:factory"
+            f"{', '.join(f'{library}:NAME' for library in get_args(Library))} or hf:FOLDER, a module of your own "
+            "file.py:factory"
         )
     return spec

@@ -228,7 +228,7 @@ class _Steps:
         return self._add("Div", [self._add("Sin", [angle]), angle])
 
     def crop(self, pixels: str, sides: str, spec: PreprocessSpec) -> str:
-        """The centre; halves are rounded to even."""
+        """The centre; halves are rounded to even, or down."""
         is_whole = spec.resize != "shorter" and spec.resize_size == spec.image_size
         if is_whole or (spec.resize != "none" and spec.interpolation in _REACH):
             return pixels
@@ -239,7 +239,8 @@ class _Steps:
         """The first row and column of the crop."""
         size = self._constant(spec.image_sides, np.int64)
         margin = self._add("Cast", [self._add("Sub", [sides, size])], to=TensorProto.DOUBLE)
-        half = self._add("Round", [self._add("Div", [margin, self._constant(2, np.float64)])])
+        rounding = "Round" if spec.crop_offset == "even" else "Floor"
+        half = self._add(rounding, [self._add("Div", [margin, self._constant(2, np.float64)])])
         return self._add("Cast", [half], to=TensorProto.INT64)
 
     def normalize(self, pixels: str, spec: PreprocessSpec) -> str:

@@ -110,4 +110,5 @@ def _constants(manifest: Manifest) -> dict[str, object]:
         "MEAN": list(spec.mean),
         "STD": list(spec.std),
         "BITS": spec.bits,
+        "CROP_OFFSET": spec.crop_offset,
     }

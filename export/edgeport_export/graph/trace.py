@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.overrides import TorchFunctionMode
 
 from edgeport_export.user_lines import line_of_node, user_line
 from edgeport_runtime.engine.session import INPUT_NAME
@@ -30,6 +32,7 @@ __all__ = ["Traced", "trace"]
 # A batch of 1 is specialised away: ViT came out with 1 baked into a Reshape.
 _TRACE_BATCH = 2
 _UNTRANSLATED = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
+_ATTENTION_ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
 _DATA_DEPENDENT = "data-dependent expression"
 
 
@@ -68,7 +71,7 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
     """
     example_BCHW = torch.zeros(contract.batch or _TRACE_BATCH, *contract.input_shape)
     dynamic_shapes = ({0: torch.export.Dim("batch")},) if contract.batch is None else None
-    with _quiet(), _without_gc():
+    with _quiet(), _without_gc(), _AttentionIn4d():
         try:
             program = torch.onnx.export(
                 module,
@@ -108,6 +111,34 @@ def trace(module: nn.Module, contract: Contract, *, opset: int, path: Path) -> T
         opset=opset,
         is_rewritten="MatMul" not in op_types,
     )
+
+
+class _AttentionIn4d(TorchFunctionMode):
+    """Brings attention of more or fewer than four dimensions to four, the only ones that torch.onnx translates."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is not scaled_dot_product_attention:
+            return func(*args, **kwargs)
+        given = dict(zip(_ATTENTION_ARGUMENTS, args, strict=False)) | kwargs
+        return func(**given) if given["query"].ndim == 4 else _attend_in_4d(**given)
+
+
+def _attend_in_4d(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attn_mask: torch.Tensor | None = None, **options: Any
+) -> torch.Tensor:
+    """The axes before the last three become one; where there are fewer than four, axes of 1 are put before them."""
+    shapes = [x.shape[:-2] for x in (query, key, value)]
+    lead = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
+
+    def in_4d(x: torch.Tensor) -> torch.Tensor:
+        x = x.expand(*lead, *x.shape[-2:])
+        return x.flatten(0, -4) if x.ndim > 4 else x.reshape(*[1] * (4 - x.ndim), *x.shape)
+
+    if attn_mask is not None and attn_mask.ndim > 2:
+        attn_mask = in_4d(attn_mask)
+    result = scaled_dot_product_attention(in_4d(query), in_4d(key), in_4d(value), attn_mask, **options)
+    return result.reshape(*lead, *result.shape[-2:])
 
 
 def _batch_of(program: torch.onnx.ONNXProgram) -> object:

@@ -137,7 +137,7 @@ def _witness_stages(data: bytes, spec: PreprocessSpec, bits: int) -> _Stages:
         top, left = ((whole - part) // 2 for whole, part in zip((rows, columns), resized.shape[1:], strict=True))
         padded[:, top : top + resized.shape[1], left : left + resized.shape[2]] = resized
         resized = padded
-    top, left = (_offset(old - new) for old, new in zip(resized.shape[1:], (rows, columns), strict=True))
+    top, left = (_offset(old - new, spec) for old, new in zip(resized.shape[1:], (rows, columns), strict=True))
     cropped = resized[:, top : top + rows, left : left + columns]
     return _Stages(decoded, resized, cropped, cropped.flip(0) if spec.color == "bgr" else cropped)
 
@@ -251,10 +251,10 @@ def _cubic(x: Tensor) -> Tensor:
     return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
 
 
-def _offset(difference: int) -> int:
-    """Half of it, halves to even."""
+def _offset(difference: int, spec: PreprocessSpec) -> int:
+    """Half of it, halves to even or down."""
     half, is_odd = divmod(difference, 2)
-    return half + 1 if is_odd and half % 2 else half
+    return half + 1 if is_odd and half % 2 and spec.crop_offset == "even" else half
 
 
 def _chw(pixels: NDArray[np.uint8]) -> Tensor:

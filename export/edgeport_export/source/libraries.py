@@ -10,19 +10,18 @@ import importlib.util
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-import torch
-from torch import nn
-
 from edgeport_export.config import Library
 from edgeport_export.source.processor import timm_fields
 from edgeport_export.user_lines import say_error
-from edgeport_models.weights import init_random
 from edgeport_runtime.errors import ExportError, InputError
 from edgeport_runtime.pixels.preprocess import as_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Set
     from types import ModuleType
+
+    import torch
+    from torch import nn
 
     from edgeport_runtime.pixels.preprocess import Size
 
@@ -34,7 +33,6 @@ __all__ = [
     "known_names",
     "names_like",
     "num_outputs_in",
-    "settle",
 ]
 
 _TIMM_DESCRIPTION = "timm's pretrained_cfg"
@@ -48,7 +46,7 @@ class LibraryNetwork:
         name: as it was asked for, with the library before it.
         source: the library and its version.
         description: what the library calls its description of the input.
-        num_classes: that the library gives it, where nobody says otherwise.
+        num_classes: that the library gives it, where nobody says otherwise; 0 if it gives it no head.
         labels: of those classes, where the library tells them.
         describe: the fields of the input contract that the library's description specifies, except those given.
         build: makes it, with random weights, from the numbers of outputs and input channels and the size of the input.
@@ -132,36 +130,6 @@ def num_outputs_in(state: Mapping[str, torch.Tensor], module: nn.Module, num_out
     return num_outputs
 
 
-def settle(module: nn.Module, num_outputs: int, input_shape: tuple[int, int, int], *, seed: int) -> None:
-    """Give random weights logits that a comparison can judge, where the network's last layer can be told.
-
-    Args:
-        module: changed in place.
-        num_outputs: of its last layer.
-        input_shape: C, H, W.
-        seed: of the random inputs.
-
-    Raises:
-        ExportError: if the network does not take that input.
-    """
-    heads = [
-        name
-        for name, layer in module.named_modules()
-        if num_outputs in (getattr(layer, "out_features", None), getattr(layer, "out_channels", None))
-        and isinstance(layer, nn.Linear | nn.Conv2d)
-    ]
-    if not heads:
-        return
-    try:
-        init_random(module, head=heads[-1], input_shape=input_shape, seed=seed)
-    except Exception as error:
-        told = "x".join(map(str, input_shape))
-        raise ExportError(
-            f"the network cannot run on an input of {told} (channels, height, width): it raises {say_error(error)}; "
-            "set another --image-size"
-        ) from error
-
-
 def _import(library: str) -> ModuleType:
     try:
         module = importlib.import_module(library)
@@ -212,10 +180,6 @@ def _timm(name: str) -> LibraryNetwork:
         key: list(value) if isinstance(value, tuple) else value for key, value in config.to_dict().items()
     }
     default_size = as_size(*document["input_size"][1:])
-    if document["num_classes"] in (0, None):
-        raise InputError(
-            f"timm:{name} classifies nothing, because its weights were trained without a head; choose another tag"
-        )
 
     def build(num_outputs: int, channels: int, size: Size) -> nn.Module:
         options: dict[str, Any] = {"pretrained": False, "num_classes": num_outputs, "in_chans": channels}
@@ -233,10 +197,20 @@ def _timm(name: str) -> LibraryNetwork:
         name=f"timm:{name}",
         source=_version("timm"),
         description=_TIMM_DESCRIPTION,
-        num_classes=document["num_classes"],
+        num_classes=document["num_classes"] or 0,
+        labels=_timm_labels(document),
         describe=lambda given: timm_fields({"pretrained_cfg": document}, given, file=_TIMM_DESCRIPTION),
         build=build,
     )
+
+
+def _timm_labels(document: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes, as the description has them, or of the set of ImageNet that timm sees by their number."""
+    names = document.get("label_names")
+    subset = _import("timm").data.infer_imagenet_subset(document)
+    if names is None and subset is not None:
+        names = _import("timm").data.ImageNetInfo(subset).label_descriptions()
+    return tuple(names or ())
 
 
 def _torchvision(reference: str) -> LibraryNetwork:

@@ -36,6 +36,7 @@ class OwnWeights:
         seed: of random weights.
         source: of the checkpoint, and the files beside it; None where the module came with its weights.
         key: the checkpoint's entry that the weights come from; None where it holds no others.
+        layout: of the checkpoint, where it is not the module's own.
         notes: what the user must know of the weights.
     """
 
@@ -44,6 +45,7 @@ class OwnWeights:
     seed: int | None = None
     source: Source | None = None
     key: str | None = None
+    layout: str | None = None
     notes: tuple[str, ...] = ()
 
     def entry(self, values: Mapping[str, Value]) -> dict[str, Any]:
@@ -61,8 +63,8 @@ class OwnWeights:
             return {"source": "module", "sha256": self.digest}
         if "labels" in values and values["labels"].source == CONFIG:
             check_labels(values["labels"].value, values["num_classes"].value, self.source)
-        notes = (*self.notes, *unused_files(self.source, values, layout=None))
-        return weights_entry(self.source, layout=None, notes=notes, key=self.key)
+        notes = (*self.notes, *unused_files(self.source, values, layout=self.layout))
+        return weights_entry(self.source, layout=self.layout, notes=notes, key=self.key)
 
 
 class Opened(NamedTuple):
@@ -118,5 +120,6 @@ def fill_own(module: nn.Module, opened: Opened | None, *, name: str) -> OwnWeigh
         return OwnWeights(digest=user_module.state_digest(module))
     source, chosen, told = opened
     left_out = fit_own(module, chosen.state, name=name, source=source.name)
+    module.train().eval()  # forgets what it may have computed of the weights before, as LeViT of timm does
     notes = tuple(note for note in (chosen.note, left_out) if note is not None)
     return OwnWeights(told=told, source=source, key=chosen.key, notes=notes)

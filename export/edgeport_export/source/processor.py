@@ -25,8 +25,17 @@ _MAX_SIZE = 4096
 _GEOMETRY_OPTIONS = "--resize (with --image-size and --crop-pct)"
 # PIL.Image.Resampling
 _FILTERS = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
-_TYPE = re.compile(r"(?P<family>ViT|DeiT|Bit|CLIP|ConvNext)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?")
-_KNOWN_STEPS = ("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb")
+_TYPE = re.compile(r"(?P<family>\w+?)(?:ImageProcessor|FeatureExtractor)(?:Fast|Pil)?")
+_SQUARE = {"ViT", "DeiT", "Beit", "EfficientNet", "Pvt", "Segformer"}  # a lone number is both sides of the resize
+_CROPS = {"DeiT", "Bit", "CLIP", "Levit", "MobileNetV1", "MobileNetV2", "MobileViT", "PoolFormer"}  # if nothing is said
+_FAMILIES = {*_SQUARE, *_CROPS, "ConvNext", "Siglip"}
+_FLIPS = "do_flip_channel_order"
+_KNOWN_STEPS = (
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "do_convert_rgb"),
+    "do_reduce_labels",  # of the maps that segmentation is trained with
+)
+_LEVIT_CROP = 224 / 256
+_POOLFORMER_CROP = 0.9
 _CONVNEXT_CROP, _CONVNEXT_WHOLE = 224 / 256, 384  # of ConvNextImageProcessor: from this side on nothing is cropped
 
 
@@ -64,14 +73,19 @@ def _geometry(reader: _Reader, given: Set[str], read: Callable[[_Reader], dict[s
 
 
 def _processor_values(reader: _Reader, given: Set[str]) -> dict[str, Any]:
+    family = _family(reader)
+    is_scaled = reader.flag("do_rescale", default=True)
+    factor = reader.document.get("rescale_factor", 1 / 255)
+    if family == "EfficientNet" and is_scaled and _is_number(factor) and factor > 0:
+        return _efficientnet_values(reader, given, 255 * factor)
     fields: dict[str, Any] = {}
     if "scale" not in given:
-        is_scaled = reader.flag("do_rescale", default=True)
-        factor = reader.document.get("rescale_factor", 1 / 255)
         if is_scaled and not (_is_number(factor) and abs(factor * 255 - 1) < 1e-6):
             reader.refuse("rescale_factor", "only 1/255 is supported", "--scale, --mean and --std")
         fields["scale"] = "unit" if is_scaled else "byte"
-    is_normalized = reader.flag("do_normalize", default=True)
+    if family == "MobileViT" and "color" not in given and reader.flag(_FLIPS, default=True):
+        fields["color"] = "bgr"
+    is_normalized = family != "MobileViT" and reader.flag("do_normalize", default=True)
     for name, key, neutral in (("mean", "image_mean", 0.0), ("std", "image_std", 1.0)):
         if name in given:
             continue
@@ -82,32 +96,66 @@ def _processor_values(reader: _Reader, given: Set[str]) -> dict[str, Any]:
     return fields | _color_of(fields)
 
 
+def _efficientnet_values(reader: _Reader, given: Set[str], factor: float) -> dict[str, Any]:
+    """Of pixels times a factor, perhaps less 1, normalized, and perhaps divided by the deviation once more."""
+    is_normalized = reader.flag("do_normalize", default=True)
+    mean: tuple[float, ...] = (0.0,) * 3
+    std: tuple[float, ...] = (1.0,) * 3
+    if is_normalized and "image_mean" in reader.document:
+        mean = reader.channels("image_mean", "--mean")
+    if "image_std" in reader.document:
+        std = reader.channels("image_std", "--std")
+    offset = 1.0 if reader.flag("rescale_offset", default=False) else 0.0
+    power = int(is_normalized) + int(reader.flag("include_top", default=True))
+    fields: dict[str, Any] = {"scale": "unit"}
+    fields["mean"] = tuple((offset + value) / factor for value in mean)
+    fields["std"] = tuple(value**power / factor for value in std)
+    return {name: value for name, value in fields.items() if name not in given}
+
+
+def _kind(reader: _Reader) -> str | None:
+    """The key that names the class of transformers."""
+    return next((key for key in ("image_processor_type", "feature_extractor_type") if reader.document.get(key)), None)
+
+
+def _family(reader: _Reader) -> str | None:
+    """Whose class it is; None where it is none that is known."""
+    kind = _kind(reader)
+    match = _TYPE.fullmatch(str(reader.document[kind])) if kind else None
+    return match["family"] if match and match["family"] in _FAMILIES else None
+
+
 def _processor_geometry(reader: _Reader) -> dict[str, Any]:
     option = _GEOMETRY_OPTIONS
     document = reader.document
-    kind = next((key for key in ("image_processor_type", "feature_extractor_type") if document.get(key)), None)
-    match = _TYPE.fullmatch(str(document[kind])) if kind else None
-    if kind and match is None:
+    kind, family = _kind(reader), _family(reader)
+    if kind and family is None:
         reader.refuse(kind, "EdgePort does not know how it resizes", option)
-    family = match["family"] if match else "ViT"
+    known = (*_KNOWN_STEPS, _FLIPS) if family == "MobileViT" else _KNOWN_STEPS
     for key, value in document.items():
-        if key.startswith("do_") and key not in _KNOWN_STEPS and value not in (False, None):
+        if key.startswith("do_") and key not in known and value not in (False, None):
             reader.refuse(key, "this step is not supported", option)
     if family == "ConvNext":
         return _convnext_geometry(reader, option)
-    is_cropped = reader.flag("do_center_crop", default=family != "ViT" and "crop_size" in document)
+    is_cropped = reader.flag("do_center_crop", default=family in _CROPS and "crop_size" in document)
     if not reader.flag("do_resize", default=True):
         if is_cropped:
             reader.refuse("do_center_crop", "a crop without a resize is not supported", option)
         return {"resize": "none"}
     if "size" not in document:
-        if match:
+        if family:
             reader.refuse("size", "it is required", option)
         return {}
-    resize, size = reader.size("size", option, is_square=family in ("ViT", "DeiT"))
+    resize, size = reader.size("size", option, is_square=family is None or family in _SQUARE)
+    if family == "Levit" and resize == "shorter" and isinstance(size, int):
+        size = int(size / _LEVIT_CROP)
+    if family == "PoolFormer":
+        if not isinstance(size, int):
+            reader.refuse("size", "only one side, or shortest_edge, is supported", option)
+        resize, size = "shorter", int(size / reader.part("crop_pct", option, default=_POOLFORMER_CROP))
     if is_cropped:
         _, crop = reader.size("crop_size", option, is_square=True)
-        return {"resize": resize, "resize_size": size, "image_size": crop}
+        return {"resize": resize, "resize_size": size, "image_size": crop, "crop_offset": "down"}
     if resize == "shorter":
         reader.refuse("size", "without a centre crop the images would differ in shape", option)
     return {"resize": resize, "resize_size": size, "image_size": size}
@@ -122,7 +170,8 @@ def _convnext_geometry(reader: _Reader, option: str) -> dict[str, Any]:
     if size >= _CONVNEXT_WHOLE:
         return {"resize": "exact", "resize_size": size, "image_size": size}
     part = reader.part("crop_pct", option, default=_CONVNEXT_CROP)
-    return {"resize": "shorter", "resize_size": int(size / part), "image_size": size}
+    sides = {"resize_size": int(size / part), "image_size": size}
+    return {"resize": "shorter", **sides, "crop_offset": "down"}
 
 
 def timm_fields(document: Mapping[str, Any], given: Set[str], *, file: str = CONFIG) -> dict[str, Any]:

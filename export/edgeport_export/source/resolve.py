@@ -276,6 +276,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("std", _OF_INPUT, _per_channel("std")),
     Option("bits", _OF_INPUT),
     Option("pad_color", (COMMAND_LINE,), _pad_color),
+    Option("crop_offset", (*_BESIDE, LIBRARY, ARCHITECTURE)),
     Option("resize_size", (*_BESIDE, LIBRARY, ARCHITECTURE), _resize_size),
     Option("num_classes", (COMMAND_LINE, CHECKPOINT, LABELS_FILE, LIBRARY, ARCHITECTURE)),
     Option("labels", (COMMAND_LINE, CONFIG, LIBRARY)),

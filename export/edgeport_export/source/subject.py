@@ -9,11 +9,11 @@ import torch
 from torch import nn
 
 from edgeport_export.config import OPTIONS, ExportConfig, find_spec
-from edgeport_export.source import libraries, user_module
+from edgeport_export.source import huggingface, libraries, user_module
 from edgeport_export.source.labels import read_labels
 from edgeport_export.source.own_output import look_at, refuse_one_output, task_of
 from edgeport_export.source.own_weights import OwnWeights, fill_own, open_own, random_entry
-from edgeport_export.source.processor import CONFIG
+from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_export.source.resolve import (
     ARCHITECTURE,
     CHECKPOINT,
@@ -28,9 +28,9 @@ from edgeport_export.source.resolve import (
     resolve_preprocess,
     sources_of,
     tell_architecture,
-    tell_command_line,
 )
 from edgeport_export.source.sidecar import check_labels, tell_files, unused_files, weights_entry
+from edgeport_export.source.untrained import is_untrained, settle
 from edgeport_export.source.unwrap import fold
 from edgeport_models.tasks import activation
 from edgeport_models.weights import init_random, read_checkpoint
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 __all__ = ["OWN_INPUT", "Subject", "check_given", "check_options", "command_line_of", "contract_with", "find_subject"]
 
 _OWN = "a module of one's own"
+_SOME_CLASSES = 1000  # of a head whose size is still to be found
 _NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
 OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
     color="rgb",
@@ -101,7 +102,7 @@ def check_options(config: ExportConfig) -> None:
             raise InputError(f"--{option.replace('_', '-')} is for an .onnx file, but {name} is none; omit it")
     if is_file:
         check_given(config)
-    elif libraries.is_in_library(name):
+    elif huggingface.is_huggingface(name) or libraries.is_in_library(name):
         check_foreign(config)
         resolve_preprocess(OWN_INPUT, config.input_options)
     elif user_module.is_reference(name):
@@ -145,6 +146,8 @@ def find_subject(config: ExportConfig, module: nn.Module | None = None) -> Subje
         return _own(config, module)
     if config.architecture is None:
         raise InputError("the architecture is missing; set ExportConfig.architecture, or pass a module to export()")
+    if huggingface.is_huggingface(config.architecture):
+        return _of_huggingface(config)
     if libraries.is_in_library(config.architecture):
         return _of_library(config)
     if user_module.is_reference(config.architecture):
@@ -210,14 +213,20 @@ def _of_library(config: ExportConfig) -> Subject:
     shape = preprocess.input_shape
     num_labels = len(command_line["labels"]) if "labels" in command_line else None
     num_outputs = 1 if config.task == "binary" else config.num_classes or num_labels or network.num_classes
+    if opened is None and not num_outputs:
+        raise InputError(
+            f"{network.name} has no head, because the library's weights for it have none; add --num-classes N, or "
+            "choose other weights of it"
+        )
     with torch.random.fork_rng(devices=[]):  # the caller's own random numbers stay what they are
         torch.manual_seed(config.seed)
         if opened is not None:
-            default = network.build(network.num_classes, shape[0], preprocess.image_size)
-            num_outputs = libraries.num_outputs_in(opened.chosen.state, default, network.num_classes)
+            guess = network.num_classes or _SOME_CLASSES
+            default = network.build(guess, shape[0], preprocess.image_size)
+            num_outputs = libraries.num_outputs_in(opened.chosen.state, default, guess)
         module = network.build(num_outputs, shape[0], preprocess.image_size).eval().requires_grad_(False)
         if opened is None:
-            libraries.settle(module, num_outputs, shape, seed=config.seed)
+            settle(module, num_outputs, shape, seed=config.seed)
             own = OwnWeights(seed=config.seed)
         else:
             own = fill_own(module, opened, name=network.name)
@@ -225,6 +234,35 @@ def _of_library(config: ExportConfig) -> Subject:
         told[LIBRARY]["labels"] = network.labels
     notes = [f"the input is as {network.description} describes it, where nothing else tells"]
     return _seen(module, own, told, config, name=network.name, source=network.source, notes=notes)
+
+
+def _of_huggingface(config: ExportConfig) -> Subject:
+    """A network of transformers, all of which its folder or repository describes."""
+    reference = config.architecture or ""
+    if config.weights is not None:
+        raise InputError(f"{reference} brings its weights; omit --weights, or give the other folder as hf:FOLDER")
+    resolve_preprocess(OWN_INPUT, config.input_options)  # before anything is read
+    found = huggingface.find_source(reference)
+    config = replace(config, weights=huggingface.weights_of(reference))
+    name = huggingface.timm_name(found)
+    if name is not None:
+        return _of_library(replace(config, architecture=name))
+    command_line = command_line_of(config)
+    classifier = huggingface.find_classifier(reference, found)
+    opened = open_own(config, name=classifier.name, default=OWN_INPUT, given=set(command_line))
+    assert opened is not None
+    source, chosen, beside = opened
+    told = {ARCHITECTURE: tell_architecture(OWN_INPUT), COMMAND_LINE: command_line, **beside}
+    values = resolve(told)
+    needed = ("image_size", "mean", "std", *(() if values["resize"].value == "none" else ("interpolation",)))
+    lacking = [name for name in needed if values[name].source == ARCHITECTURE]
+    if lacking:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in lacking)
+        raise InputError(f"{source.name} does not tell how its images are prepared; give {options}, or its {PROCESSOR}")
+    module = classifier.fill(chosen.state).eval().requires_grad_(False)
+    notes = () if chosen.note is None else (chosen.note,)
+    own = OwnWeights(source=source, key=chosen.key, layout=huggingface.LAYOUT, notes=notes)
+    return _seen(module, own, told, config, name=classifier.name, source=classifier.source, notes=[])
 
 
 def command_line_of(config: ExportConfig) -> dict[str, Any]:
@@ -249,7 +287,13 @@ def _seen(
     values = resolve(told)
     preprocess, asked = preprocess_of(values), values["task"]
     notes = [*notes, *fold(module)]
-    look = look_at(module, preprocess.input_shape, batch=config.batch, output_name=config.output_name)
+    shape = preprocess.input_shape
+    look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
+    if own.digest is not None and is_untrained(look.module, look.num_outputs, shape):
+        settle(look.module, look.num_outputs, shape, seed=config.seed)
+        own = OwnWeights(seed=config.seed)
+        notes.append("the module was never trained; its logits were brought to order 1, and mean nothing")
+        look = look_at(module, shape, batch=config.batch, output_name=config.output_name)
     task = task_of(look, None if asked.source == ARCHITECTURE else asked.value, name=name)
     told[ARCHITECTURE] |= {"task": task, "num_classes": 2 if task == "binary" else look.num_outputs}
     if config.num_classes not in (None, told[ARCHITECTURE]["num_classes"]):

@@ -14,7 +14,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 from edgeport_runtime.errors import ExportError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 __all__ = ["check_module", "copy_bare", "fold"]
 
@@ -39,12 +39,12 @@ def copy_bare(module: nn.Module) -> tuple[nn.Module, list[str]]:
     Returns:
         The copy, which loads weights with and without the wrappers' prefixes, and what was taken off.
     """
-    # weight_norm and its like keep a tensor with a history, which PyTorch refuses to copy.
+    # PyTorch refuses to copy a tensor with a history: weight_norm and its like keep one, caches of a first call others.
     memo: dict[int, Any] = {
         id(value): value.detach().clone()
         for child in module.modules()
-        for value in vars(child).values()
-        if isinstance(value, torch.Tensor) and not value.is_leaf
+        for value in _tensors_in(vars(child))
+        if not value.is_leaf
     }
     notes = []
     for name, child in reversed(list(module.named_modules())):  # what is inside comes first
@@ -56,6 +56,15 @@ def copy_bare(module: nn.Module) -> tuple[nn.Module, list[str]]:
             memo[id(child)] = bare
             notes.append(f"{kind} was taken off {name or 'the module'}")
     return copy.deepcopy(module, memo), notes[::-1]
+
+
+def _tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Tensors of attributes, in whatever dictionaries, lists and tuples they are kept."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _tensors_in(inner)
 
 
 def fold(module: nn.Module) -> list[str]:

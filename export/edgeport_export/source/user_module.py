@@ -60,7 +60,12 @@ def build(reference: str, *, num_classes: int | None = None) -> nn.Module:
         raise InputError(f"{where} does not exist; give path/to/file.py:factory")
     with _importable(path.resolve().parent if is_file else Path.cwd()):
         module = _import(path if is_file else where, reference)
-        factory = getattr(module, name, None)
+        try:
+            factory = getattr(module, name, None)
+        except Exception as error:  # of packages that import when they are asked
+            raise ExportError(
+                f"{reference}: looking {name} up raises {say_error(error)}; install what it needs, or name another"
+            ) from error
         if isinstance(factory, nn.Module):
             return factory
         if not callable(factory):

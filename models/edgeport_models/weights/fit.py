@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _MAX_LINES = 20
 
-__all__ = ["fit_checkpoint", "fit_own", "num_classes_of"]
+__all__ = ["check_numbers", "fit_checkpoint", "fit_own", "num_classes_of"]
 
 
 def num_classes_of(state: Mapping[str, torch.Tensor], spec: ModelSpec) -> int | None:
@@ -106,11 +106,7 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
             f"weights {source} are not floating-point numbers, as those of {name} are, in: {', '.join(coded)}; "
             "give the weights from before quantization"
         )
-    broken = [key for key, value in matched.items() if key in wanted and torch.isnan(value).any()]
-    if broken:
-        raise WeightsError(
-            f"weights {source} hold NaN in: {', '.join(broken)}; give those from before the training diverged"
-        )
+    check_numbers({key: value for key, value in matched.items() if key in wanted}, source=source)
     try:
         module.load_state_dict(matched, strict=True)
     except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
@@ -125,6 +121,19 @@ def _listed(lines: list[str]) -> str:
     """A line each, the first twenty; the rest is as many again of the same kind."""
     left = len(lines) - _MAX_LINES
     return "".join(f"\n  {line}" for line in [*lines[:_MAX_LINES], *([f"and {left} more"] if left > 0 else [])])
+
+
+def check_numbers(state: Mapping[str, torch.Tensor], *, source: str) -> None:
+    """Refuse a state dict that holds NaN.
+
+    Raises:
+        WeightsError: listing the keys.
+    """
+    broken = [key for key, value in state.items() if torch.isnan(value).any()]
+    if broken:
+        raise WeightsError(
+            f"weights {source} hold NaN in: {', '.join(broken)}; give those from before the training diverged"
+        )
 
 
 def _architectures_with(given: Mapping[str, torch.Tensor]) -> list[str]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "NUM_CHANNELS",
     "Color",
+    "CropOffset",
     "Interpolation",
     "PreprocessSpec",
     "Resize",
@@ -46,6 +47,7 @@ Color = Literal["rgb", "bgr", "grey", "rgba", "la"]
 Resize = Literal["shorter", "exact", "pad", "none"]
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "box", "hamming"]
 Scale = Literal["unit", "byte"]
+CropOffset = Literal["even", "down"]
 Size: TypeAlias = "int | tuple[int, int]"
 """Height and width in pixels; one number where they are equal."""
 
@@ -61,7 +63,8 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "hamming": Image.Resampling.HAMMING,
 }
 _MAX_IMAGE_SIZE = 4096
-_OPTIONAL = ("bits", "pad_color")
+# Fields that are absent from JSON where they have their default.
+_OPTIONAL = {"bits": None, "pad_color": None, "crop_offset": "even"}
 
 
 def sides_of(size: Size) -> tuple[int, int]:
@@ -92,6 +95,8 @@ class PreprocessSpec:
         bits: of values with more than 8 bits, which of them are in use where the file does not say: the high 8 of as
             many are kept. None, which bundles of EdgePort 0.1 have, keeps the high byte of 16, whatever the file says.
         pad_color: of ``pad``, one value of 0 to 255 per channel, in the order of ``color``; otherwise None.
+        crop_offset: how half a pixel before the crop is rounded: to the ``even`` number, as torchvision does, or
+            ``down``, as transformers does.
 
     Raises:
         InputError: naming the field, if a value is not possible.
@@ -107,6 +112,7 @@ class PreprocessSpec:
     std: tuple[float, ...]
     bits: int | None = None
     pad_color: tuple[int, ...] | None = None
+    crop_offset: CropOffset = "even"
 
     def __post_init__(self) -> None:
         for field, allowed in (
@@ -114,6 +120,7 @@ class PreprocessSpec:
             ("resize", Resize),
             ("interpolation", Interpolation),
             ("scale", Scale),
+            ("crop_offset", CropOffset),
         ):
             value = getattr(self, field)
             if value not in get_args(allowed):
@@ -189,9 +196,12 @@ class PreprocessSpec:
         return "RGBA" if self.has_alpha else "RGB"
 
     def to_dict(self) -> dict[str, Any]:
-        """The spec as JSON types, fields in their order of declaration; what is optional only where it is given."""
+        """The spec as JSON types, fields in their order; what is optional only where it is not the default."""
         values = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(self).items()}
-        return {key: value for key, value in values.items() if key not in _OPTIONAL or value is not None}
+        for field, default in _OPTIONAL.items():
+            if values[field] == default:
+                del values[field]
+        return values
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
@@ -200,8 +210,8 @@ class PreprocessSpec:
         Raises:
             InputError: if a field is missing, unknown, or of the wrong kind.
         """
-        fields = set(cls.__dataclass_fields__).difference(_OPTIONAL)
-        if set(data).difference(_OPTIONAL) != fields:
+        fields = set(cls.__dataclass_fields__) - set(_OPTIONAL)
+        if set(data) - set(_OPTIONAL) != fields:
             raise InputError(
                 f"the fields are {sorted(fields)}, but {sorted(set(data) ^ fields)} are missing or unknown"
             )
@@ -356,7 +366,8 @@ def centre_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     if (width, height) == (new_width, new_height):
         return image
     # round() to even, as torchvision.transforms.functional.center_crop does.
-    left, top = round((width - new_width) / 2.0), round((height - new_height) / 2.0)
+    whole = round if spec.crop_offset == "even" else math.floor
+    left, top = whole((width - new_width) / 2.0), whole((height - new_height) / 2.0)
     return image.crop((left, top, left + new_width, top + new_height))
 
 

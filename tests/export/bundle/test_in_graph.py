@@ -123,6 +123,8 @@ def test_everything_but_the_resize_is_to_the_bit(values: dict[str, Any]) -> None
         {"resize": "none", "resize_size": 32, "image_size": 32},
         {"resize_size": 37, "image_size": 32, "interpolation": "nearest"},
         {"resize": "exact", "resize_size": 36, "image_size": 31, "interpolation": "nearest"},
+        {"resize": "exact", "resize_size": 38, "image_size": 31, "interpolation": "nearest", "crop_offset": "down"},
+        {"resize_size": 37, "image_size": 32, "interpolation": "box", "crop_offset": "down"},
     )
     for size in sizes:
         spec = make_spec(**values, **size)

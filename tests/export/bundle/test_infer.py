@@ -172,6 +172,16 @@ def test_shapes_padding_and_alpha_of_a_contract(
         np.testing.assert_array_equal(infer.preprocess(image)[0], preprocess(image, spec))
 
 
+@pytest.mark.parametrize("crop_offset", ["even", "down"])
+def test_offsets_of_a_contract(crop_offset: Any, lenet5: ExportResult, tmp_path: Path) -> None:
+    spec = replace(lenet5.manifest.contract.preprocess, resize_size=35, crop_offset=crop_offset)
+    infer = _import(lenet5.path)
+    infer.RESIZE_SIZE, infer.CROP_OFFSET = 35, crop_offset
+    pixels = np.random.default_rng(0).integers(0, 256, (35, 37, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "odd.png")
+    np.testing.assert_array_equal(infer.preprocess(tmp_path / "odd.png")[0], preprocess(tmp_path / "odd.png", spec))
+
+
 def _run(bundle: Path, *argv: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-I", str(bundle / "infer.py"), *map(str, argv)]
     return subprocess.run(command, capture_output=True, text=True, check=False)

@@ -48,6 +48,16 @@ def test_photos_are_confirmed(color: str, resize: str, interpolation: str, share
         assert np.array_equal(pixels_HWC, to_pixels(data, spec))
 
 
+@pytest.mark.parametrize("crop_offset", ["even", "down"])
+def test_both_offsets_of_the_crop_are_confirmed(crop_offset: str) -> None:
+    pixels_HWC = np.random.default_rng(0).integers(0, 256, (67, 71, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels_HWC).save(buffer, "PNG")
+    spec = make_spec(resize_size=67, crop_offset=crop_offset)  # 11 and 15 pixels are cropped
+    expected = pixels_HWC[6:62, 8:64] if crop_offset == "even" else pixels_HWC[5:61, 7:63]
+    assert np.array_equal(confirmed_pixels(buffer.getvalue(), spec, source="noise"), expected)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
 @pytest.mark.parametrize("color", ["rgb", "grey"])
 def test_every_kind_of_pixel_is_confirmed(mode: str, color: str) -> None:

@@ -17,10 +17,11 @@ from torch import nn
 from edgeport_export import ExportConfig, export
 from edgeport_export.cli import main
 from edgeport_export.source import libraries
-from edgeport_export.source.libraries import num_outputs_in, settle
+from edgeport_export.source.libraries import num_outputs_in
 from edgeport_export.source.processor import CONFIG
 from edgeport_export.source.resolve import ARCHITECTURE, LIBRARY, resolve, tell_architecture
 from edgeport_export.source.subject import check_options
+from edgeport_export.source.untrained import settle
 from edgeport_models import ARCHITECTURES
 from edgeport_runtime import Classifier
 from edgeport_runtime.errors import ExportError, InputError
@@ -82,6 +83,7 @@ def test_options_of_ours_alone_are_refused() -> None:
         (["timm:resnet18.no"], "timm:resnet18 has no weights 'no'; it has "),
         (["torchvision:resnet50.V3"], "torchvision:resnet50 has no weights 'V3'; it has IMAGENET1K_V1, IMAGENET1K_V2"),
         (["torchvision:alexnet", "--channels", "1"], "torchvision:alexnet takes 3 channels, not 1"),
+        (["timm:vit_base_patch16_224.mae"], "has no head, because the library's weights for it have none; add --num-c"),
         (["swin_tiny_patch4_window7_224"], "did you mean timm:swin_tiny_patch4_window7_224"),
     ],
 )
@@ -103,6 +105,24 @@ def test_names_are_listed_by_a_word(command: Callable[..., subprocess.CompletedP
     assert (
         command("--list", "torchvision", "squeeze").stdout == "torchvision:squeezenet1_0\ntorchvision:squeezenet1_1\n"
     )
+
+
+def test_labels_are_those_that_timm_tells(peer: Callable[[str], Path]) -> None:
+    script = (
+        "import tvshim, json; from edgeport_export.source.libraries import find_network as find; "
+        "print(json.dumps([find(f'timm:{name}').labels for name in ('resnet10t', 'vit_base_patch16_224.mae')]))"
+    )
+    found = [str(E2E), str(peer("timm")), str(peer("torchvision")), *filter(None, sys.path)]
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(found)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    labels, none = json.loads(done.stdout)
+    assert (len(labels), labels[0]) == (1000, "tench, Tinca tinca")
+    assert none == []
 
 
 @pytest.mark.slow

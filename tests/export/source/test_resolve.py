@@ -40,6 +40,7 @@ _TOLD: dict[str, Any] = {
     "mean": (1.0, 2.0, 3.0),
     "std": (4.0, 5.0, 6.0),
     "bits": 12,
+    "crop_offset": "down",
     "num_classes": 7,
     "labels": ("one", "two"),
     "positions": "sinusoidal",

@@ -191,3 +191,40 @@ def test_the_remedy_for_layers_fused_with_their_norm_exports_what_was_trained(tm
     trained.apply(torch.ao.quantization.disable_fake_quant)
     trained.apply(torch.ao.quantization.disable_observer)
     _assert_same(_export(network, tmp_path), trained)
+
+
+class _Cached(nn.Module):
+    """Keeps what it computed of its weights, as LeViT of timm does, until it is trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(3, 1, 1))
+        self.body = _small()
+        self.cache: dict[str, Any] = {}
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        if "scale" not in self.cache:
+            self.cache["scale"] = [self.scale * 2]
+        result: torch.Tensor = self.body(x_BCHW * self.cache["scale"][0])
+        return result
+
+    def train(self, mode: bool = True) -> _Cached:
+        self.cache = {}
+        return super().train(mode)
+
+
+def test_a_cache_with_a_history_is_copied(tmp_path: Path) -> None:
+    module = _Cached().eval()
+    module(torch.rand(1, 3, 8, 8))
+    assert not module.cache["scale"][0].is_leaf
+    _assert_same(_export(module, tmp_path), module)
+
+
+def test_a_cache_of_other_weights_is_forgotten(tmp_path: Path) -> None:
+    module = _Cached().eval()
+    module(torch.rand(1, 3, 8, 8))
+    trained = _Cached().eval()
+    with torch.no_grad():
+        trained.scale.fill_(3)
+    torch.save(trained.state_dict(), tmp_path / "trained.pth")
+    _assert_same(_export(module, tmp_path, weights=tmp_path / "trained.pth"), trained)

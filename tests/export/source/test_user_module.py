@@ -333,3 +333,71 @@ def test_options_that_do_not_go_together_are_refused(
     assert message in error
     assert error.count("\n") == 1
     assert not (tmp_path / "bundle").exists()
+
+
+def test_a_lookup_that_fails_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lazy.py"
+    path.write_text("def __getattr__(name):\n    import a_library_that_is_absent\n")
+    assert main([f"{path}:Net", "--image-size", "8", "-o", str(tmp_path / "bundle")]) == 1
+    message = capsys.readouterr().err
+    assert "looking Net up raises ModuleNotFoundError: No module named 'a_library_that_is_absent'" in message
+    assert message.count("\n") == 1
+
+
+class _Attends(nn.Module):
+    """Attention within windows: (B, heads, windows, N, d), or of three axes."""
+
+    def __init__(self, num_axes: int) -> None:
+        super().__init__()
+        self.lead = (2, 4)[: num_axes - 3]
+        self.qkv, self.head = nn.Linear(3, 24), nn.Linear(8, 5)
+        self.register_buffer("mask", torch.randn(1, *[1] * len(self.lead), 1))
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        tokens = self.qkv(x_BCHW.flatten(2).transpose(1, 2))
+        q, k, v = (part.reshape(part.shape[0], *self.lead, -1, 8) for part in tokens.chunk(3, dim=-1))
+        attended = nn.functional.scaled_dot_product_attention(q, key=k, value=v, attn_mask=self.mask, scale=0.3)
+        result: torch.Tensor = self.head(attended.flatten(1, -2).mean(1))
+        return result
+
+
+@pytest.mark.parametrize("num_axes", [3, 5])
+def test_attention_of_other_than_four_axes(num_axes: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = _Attends(num_axes).eval()
+    config = ExportConfig(output=tmp_path / "bundle", image_size=8, quantize=())
+    x_BCHW = torch.rand(3, 3, 8, 8)
+    with torch.no_grad(), Classifier.load(export(module, config).path) as classifier:
+        expected_BK = module(x_BCHW).numpy()
+        np.testing.assert_allclose(classifier.logits(x_BCHW.numpy()), expected_BK, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["zero head", "huge logits"])
+def test_a_module_that_was_never_trained_gets_logits(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    head = nn.Linear(8, 5)
+    module = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), head)
+    with torch.no_grad():
+        if kind == "zero head":
+            head.weight.zero_()
+        else:
+            module[0].weight.mul_(1e6)
+    before = {key: value.clone() for key, value in module.state_dict().items()}
+    result = export(module, ExportConfig(output=tmp_path / "bundle", image_size=8, quantize=()))
+    assert "the module was never trained; its logits were brought to order 1, and mean nothing" in result.notes
+    assert result.manifest.weights["source"] == "random"
+    with Classifier.load(result.path) as classifier:
+        assert 0.1 < classifier.logits(np.random.default_rng(0).random((8, 3, 8, 8), np.float32)).std() < 10
+    assert all(torch.equal(value, before[key]) for key, value in module.state_dict().items())
+
+
+def test_trained_weights_stay_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5)
+    )
+    module(torch.randn(4, 3, 8, 8))
+    with torch.no_grad():
+        module[0].weight.mul_(1e6)
+    result = export(module.eval(), ExportConfig(output=tmp_path / "bundle", image_size=8, quantize=()))
+    assert result.manifest.weights["source"] == "module"

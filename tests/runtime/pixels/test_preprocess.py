@@ -130,6 +130,13 @@ def test_crop_rounds_half_to_even_as_torchvision_does(side: int, first: int) -> 
     np.testing.assert_array_equal(to_pixels(array, spec), array[first : first + 4, first : first + 4])
 
 
+@pytest.mark.parametrize(("side", "first"), [(5, 0), (6, 1), (7, 1), (8, 2), (9, 2), (11, 3)])
+def test_crop_rounds_half_down_as_transformers_does(side: int, first: int) -> None:
+    array = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    spec = replace(IMAGENET, resize="exact", resize_size=side, image_size=4, crop_offset="down")
+    np.testing.assert_array_equal(to_pixels(array, spec), array[first : first + 4, first : first + 4])
+
+
 def test_colour_order_and_scale() -> None:
     array = np.array([[[0, 128, 255]]], np.uint8)
     one_pixel = replace(PIXELS_ONLY, resize="none", resize_size=1, image_size=1)

@@ -85,7 +85,7 @@ def test_limits_themselves_are_accepted() -> None:
 
 def test_dict_is_json_and_comes_back() -> None:
     data = json.loads(json.dumps(SPEC.to_dict()))
-    assert [*data, "bits", "pad_color"] == [field.name for field in fields(SPEC)]
+    assert [*data, "bits", "pad_color", "crop_offset"] == [field.name for field in fields(SPEC)]
     assert PreprocessSpec.from_dict(data) == SPEC
     twelve = replace(SPEC, bits=12)
     assert twelve.to_dict() == {**data, "bits": 12}
@@ -100,6 +100,9 @@ def test_dict_is_json_and_comes_back() -> None:
     }
     assert PreprocessSpec.from_dict(json.loads(json.dumps(wide.to_dict()))) == wide
     assert wide.input_shape == (3, 96, 160)
+    down = replace(SPEC, crop_offset="down")
+    assert down.to_dict() == {**data, "crop_offset": "down"}
+    assert PreprocessSpec.from_dict(down.to_dict()) == down
     whole = PreprocessSpec.from_dict({**data, "scale": "byte", "mean": [123, 117, 104], "std": [1, 1, 1]})
     assert whole.mean == (123.0, 117.0, 104.0)
 
@@ -113,6 +116,7 @@ def test_dict_is_json_and_comes_back() -> None:
         ({"std": [1.0, 1.0, 10**400]}, f"std is [1.0, 1.0, {10**400}]; give a list of finite numbers, one per channel"),
         ({"std": [1.0, 1.0]}, "std has 2 values, but rgb images have 3; give one for each channel"),
         ({"resize_size": 1}, "resize_size 1 is smaller than image_size 224"),
+        ({"crop_offset": "up"}, "crop_offset is 'up'; choose one of even, down"),
         ({"bits": None}, "bits is None; omit it, or give a whole number"),
         (
             {"image_size": [224]},
@@ -152,6 +156,7 @@ def test_digest_is_stable_and_tells_every_field_apart() -> None:
         {"std": (0.229, 0.224, 0.2250001)},
         {"bits": 16},
         {**PAD},
+        {"crop_offset": "down"},
     ]
     assert {key for change in changes for key in change} == {field.name for field in fields(SPEC)}
     digests = {replace(SPEC, **change).sha256() for change in changes}

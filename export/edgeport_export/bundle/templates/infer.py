@@ -47,6 +47,7 @@ SCALE = "unit"  # "unit": pixels are divided by 255; "byte": they stay 0 to 255
 MEAN = [0.485, 0.456, 0.406]  # subtracted after that
 STD = [0.229, 0.224, 0.225]  # divides after that
 BITS = 16  # of values with more than 8, in use where the file does not say; None: 16, whatever the file says
+CROP_OFFSET = "even"  # how half a pixel before the crop is rounded: to "even", or "down"
 # END CONSTANTS
 
 MAX_PIXELS = 89_478_485  # of an image, before and after the resize
@@ -227,9 +228,10 @@ def resize(image):
 
 
 def crop(image):
-    """The centre; halves of a pixel are rounded to even."""
+    """The centre; halves of a pixel are rounded to even, or down."""
     rows, columns = sides(IMAGE_SIZE)
-    left, top = round((image.width - columns) / 2), round((image.height - rows) / 2)
+    whole = round if CROP_OFFSET == "even" else int
+    left, top = whole((image.width - columns) / 2), whole((image.height - rows) / 2)
     return image.crop((left, top, left + columns, top + rows))
 
 
