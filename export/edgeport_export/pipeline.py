@@ -24,7 +24,7 @@ from edgeport_export.bundle.write import (
     write_json,
 )
 from edgeport_export.config import ExportConfig
-from edgeport_export.graph.model_file import move_model
+from edgeport_export.graph.model_file import data_beside, move_model
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
 from edgeport_export.parity.chain import SATURATES, Chain
@@ -41,7 +41,7 @@ from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
 from edgeport_runtime.engine.providers import CPU
-from edgeport_runtime.errors import AccuracyError, ImageWarning, InputError, QuantizeError
+from edgeport_runtime.errors import ExportError, ImageWarning, InputError, ParityError, QuantizeError
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from edgeport_export.graph.trace import Traced
-    from edgeport_export.parity.compare import Limits, ParityReport
+    from edgeport_export.parity.compare import ParityReport
     from edgeport_export.parity.inputs import GoldenFile
     from edgeport_export.variants import Made
 
@@ -127,7 +127,6 @@ def export(
         traced = _trace(subject, config, chain, work=work, progress=progress)
         fp32, pass_notes = _write_fp32(traced, subject, config, chain, bundle=bundle, progress=progress)
         made, others, notes = _write_quantized(subject, config, chain, bundle=bundle, progress=progress)
-        limits = {m.plan.name: m.limits for m in made}
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
             manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
@@ -135,7 +134,9 @@ def export(
             return manifest
 
         write((fp32, *others))
-        variants, measured = _run_variants((fp32, *others), limits, chain, bundle=bundle, progress=progress)
+        variants, measured, more = _run_variants((fp32, *others), made, chain, bundle=bundle, progress=progress)
+        made = tuple(m for m in made if any(m.plan.name == variant.name for variant in variants))
+        limits = {m.plan.name: m.limits for m in made}
         variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
@@ -143,7 +144,7 @@ def export(
         check_infer(bundle, manifest)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *pass_notes, *notes)
+    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *pass_notes, *notes, *more)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 
@@ -165,14 +166,16 @@ def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: floa
 
 
 def _run_variants(
-    variants: tuple[Variant, ...], limits: dict[str, Limits], chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[tuple[Variant, ...], dict[str, Any]]:
+    variants: tuple[Variant, ...], made: tuple[Made, ...], chain: Chain, *, bundle: Path, progress: Progress
+) -> tuple[tuple[Variant, ...], dict[str, Any], list[str]]:
     """Compare what each variant gives from image bytes, loaded the way a user loads it.
 
     Returns:
-        The variants with what `run-model verify` accepts from them, and their latencies.
+        The variants with what `run-model verify` accepts from them, their latencies, and which were left out, and why.
     """
-    checked = []
+    limits = {m.plan.name: m.limits for m in made}
+    not_asked = {m.plan.name for m in made if not m.plan.is_asked}
+    checked, notes = [], []
     with ExitStack() as stack:
         loaded = {}
         for variant in variants:
@@ -185,7 +188,14 @@ def _run_variants(
             classifier = stack.enter_context(Classifier.load_exactly(bundle, variant=variant.name, device=CPU.device))
             loaded[variant.name] = classifier
             limit = limits.get(variant.name, FLOAT32_LIMITS)
-            report, answers = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            try:
+                report, answers = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            except ParityError as error:
+                if variant.name not in not_asked:
+                    raise
+                del loaded[variant.name]
+                notes.append(_leave_out(variant.name, error, chain, bundle))
+                continue
             found = replace(
                 variant,
                 tolerance=tolerance_of(report.relative_l2),
@@ -194,7 +204,7 @@ def _run_variants(
             )
             checked.append(found)
         progress.stage("latency")
-        return tuple(checked), latencies(loaded)
+        return tuple(checked), latencies(loaded), notes
 
 
 def _inputs(files: list[GoldenFile], subject: Subject, config: ExportConfig) -> list[NDArray[np.float32]]:
@@ -284,15 +294,26 @@ def _write_quantized(
         path = bundle / f"model.{plan.name}.onnx"
         try:
             result = workshop.make(plan, path)
-        except (AccuracyError, QuantizeError) as error:
+            variants.append(_check_made(result, path, config, chain, progress=progress))
+        except (ParityError, QuantizeError) as error:
             if plan.is_asked:
                 raise
-            notes.append(f"no {plan.name} variant: {str(error).removesuffix('; no bundle was written')}")
+            notes.append(_leave_out(plan.name, error, chain, bundle))
             continue
-        variants.append(_check_made(result, path, config, chain, progress=progress))
         made.append(result)
         notes += [f"{plan.name}: {note}" for note in result.notes]
     return tuple(made), tuple(variants), tuple(notes)
+
+
+def _leave_out(name: str, error: ExportError, chain: Chain, bundle: Path) -> str:
+    """Take away a variant that nobody asked for, and say why there is none."""
+    chain.forget(name)
+    path = bundle / f"model.{name}.onnx"
+    for file in (path, data_beside(path)):
+        if file is not None:
+            file.unlink(missing_ok=True)
+    reason = str(error).removesuffix("; no bundle was written")
+    return f"no {name} variant: {reason}"
 
 
 def _check_made(made: Made, path: Path, config: ExportConfig, chain: Chain, *, progress: Progress) -> Variant:

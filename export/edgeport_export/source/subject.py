@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from edgeport_models.weights import Checkpoint
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["Subject", "check_options", "find_subject"]
+__all__ = ["OWN_INPUT", "Subject", "check_options", "find_subject"]
 
 _OWN = "a module of one's own"
 _NO_IMAGE_SIZE = "--image-size is missing; a module of your own needs the side of its input in pixels"
-_OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
+OWN_INPUT = PreprocessSpec(  # the image size always comes from the user, or from a file beside the weights
     color="rgb",
     resize="shorter",
     resize_size=1,
@@ -97,10 +97,10 @@ def check_options(config: ExportConfig) -> None:
     name = config.architecture or ""
     if libraries.is_in_library(name):
         _check_foreign(config)
-        resolve_preprocess(_OWN_INPUT, config.input_options)
+        resolve_preprocess(OWN_INPUT, config.input_options)
     elif user_module.is_reference(name):
         _check_own(config)
-        resolve_preprocess(_OWN_INPUT, config.input_options)
+        resolve_preprocess(OWN_INPUT, config.input_options)
     else:
         spec = _spec(config)
         try:
@@ -112,7 +112,7 @@ def check_options(config: ExportConfig) -> None:
 
 def _check_input(default: PreprocessSpec, config: ExportConfig) -> None:
     """Raise InputError if the input's options contradict each other, whatever files beside the weights may tell."""
-    others = () if config.weights is None else (_OWN_INPUT, replace(_OWN_INPUT, color="grey", mean=(0.0,), std=(1.0,)))
+    others = () if config.weights is None else (OWN_INPUT, replace(OWN_INPUT, color="grey", mean=(0.0,), std=(1.0,)))
     errors = []
     for possible in (default, *others):
         try:
@@ -167,12 +167,12 @@ def _check_own(config: ExportConfig) -> None:
 
 def _own(config: ExportConfig, module: nn.Module) -> Subject:
     _check_own(config)
-    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
+    resolve_preprocess(OWN_INPUT, config.input_options)  # before anything is read
     command_line = _command_line(config)
     module, notes = user_module.private_copy(module)
     name = config.architecture or type(module).__name__
-    own = fill_own(module, open_own(config, name=name, default=_OWN_INPUT, given=set(command_line)), name=name)
-    told = {ARCHITECTURE: tell_architecture(_OWN_INPUT), COMMAND_LINE: command_line, **own.told}
+    own = fill_own(module, open_own(config, name=name, default=OWN_INPUT, given=set(command_line)), name=name)
+    told = {ARCHITECTURE: tell_architecture(OWN_INPUT), COMMAND_LINE: command_line, **own.told}
     if resolve(told)["image_size"].source == ARCHITECTURE:
         raise InputError(_NO_IMAGE_SIZE)
     return _seen(module, own, told, config, name=name, source=_OWN, notes=notes)
@@ -181,11 +181,11 @@ def _own(config: ExportConfig, module: nn.Module) -> Subject:
 def _of_library(config: ExportConfig) -> Subject:
     """A network of another library, with as many outputs as the checkpoint's head has, or as was asked for."""
     network = libraries.find_network(config.architecture or "")
-    resolve_preprocess(_OWN_INPUT, config.input_options)  # before anything is read
+    resolve_preprocess(OWN_INPUT, config.input_options)  # before anything is read
     command_line = _command_line(config)
-    opened = open_own(config, name=network.name, default=_OWN_INPUT, given=set(command_line))
+    opened = open_own(config, name=network.name, default=OWN_INPUT, given=set(command_line))
     told = {
-        ARCHITECTURE: tell_architecture(_OWN_INPUT),
+        ARCHITECTURE: tell_architecture(OWN_INPUT),
         LIBRARY: network.describe(set(command_line)),
         COMMAND_LINE: command_line,
         **({} if opened is None else opened.told),

@@ -165,7 +165,11 @@ def test_a_budget_that_cannot_be_met_is_status_3_and_no_bundle(
 
 
 def test_what_was_not_asked_for_is_left_out_where_it_loses_too_much(
-    fragile: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fragile: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    int8_is_free: None,
 ) -> None:
     monkeypatch.setattr("edgeport_export.quantize.equalize._MAX_IMBALANCE", 1e9)
     argv = [word for word in fragile if word not in ("--quantize", "int8")]
