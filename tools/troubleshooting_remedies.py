@@ -39,6 +39,8 @@ REMEDIES: dict[str, str] = {
     "PyTorch returned no graph": _REPORT,
     "PyTorch could not trace the module": _ITS_LINE,
     "is the disk full?": "Make room on the disk of the output folder.",
+    # quantization
+    "quantizing raises": "Add `--quantize none`, and report it, with the network and the message.",
     # parity
     "stage … departs from PyTorch": "For `fp32` report it, with the node that is named; for `int8` set "
     "`--max-drop POINTS`, give better `--calibration` images, or look at `--explain`.",
