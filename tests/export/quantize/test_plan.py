@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,7 @@ from edgeport_export.quantize.cut import Network
 from edgeport_export.quantize.plan import Planner
 from edgeport_export.quantize.recipes import family_of, find_recipe
 from edgeport_export.quantize.work import multiply_adds
+from edgeport_export.variants import LIMITS
 from edgeport_runtime import QuantizeError
 
 if TYPE_CHECKING:
@@ -75,7 +77,6 @@ class _ExciteBlock(nn.Module):
 
 
 def _network(channels: int, *blocks: nn.Module, stride: int = 2) -> nn.Module:
-    torch.manual_seed(0)
     stem = [nn.Conv2d(3, channels, stride, stride), nn.ReLU()]
     return nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 5))
 
@@ -84,8 +85,14 @@ def _config(output: Path, **values: object) -> ExportConfig:
     return ExportConfig(output=output, image_size=32, calibration="builtin", **values)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="module")
 def convnext(exported_once: Callable[[str, Callable[[Path], ExportResult]], ExportResult]) -> ExportResult:
+    torch.manual_seed(0)
     module = _network(64, _NextBlock(64), _NextBlock(64))
     return exported_once("plan-convnext", lambda folder: export(module, _config(folder / "bundle")))
 
@@ -177,6 +184,7 @@ def test_layers_go_back_to_float_by_themselves(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, int8_is_free: None
 ) -> None:
     monkeypatch.setattr("edgeport_export.quantize.equalize._MAX_IMBALANCE", 1e9)
+    monkeypatch.setitem(LIMITS, "int8", replace(LIMITS["int8"], relative_l2=0.01))  # with all layers in int8: 0.038
     module = _network(16, *(nn.Sequential(nn.Conv2d(16, 16, 3, padding=1), nn.ReLU()) for _ in range(5)))
     with torch.no_grad():  # one channel a thousand times larger than the others, between two layers
         module[3][0].weight[2] *= 1000
@@ -187,7 +195,7 @@ def test_layers_go_back_to_float_by_themselves(
     returned = details["float_layers"]
     assert 1 <= len(returned) <= 3
     assert "node_conv2d_3" in returned  # reads the value out of balance
-    assert details["relative_l2"] <= 0.1
+    assert details["relative_l2"] <= 0.01
     assert 0.5 <= details["share"] < 1
     assert any(f"int8: {len(returned)} of 7 layers went back to float" in note for note in result.notes)
 
