@@ -198,7 +198,9 @@ def _train(args: argparse.Namespace) -> int:
     else:
         for name, value in found.items():
             print(f"{name:<24}{value:.4f}  ({measured_on} images)")
-        print(f"next: export-model {network.reference} --weights {args.output} -o BUNDLE")
+        is_own = user_module.is_reference(network.reference)
+        classes = f" --num-classes {data.contract.num_classes}" if is_own else ""  # that its factory is called with
+        print(f"next: export-model {network.reference} --weights {args.output}{classes} -o BUNDLE")
     return DONE
 
 

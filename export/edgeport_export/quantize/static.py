@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["StaticQuantizer"]
 
+_MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity")
 _FREE_OUTPUTS = ("Gemm", "MatMul")  # their kernels give float values as readily as int8
 
 
@@ -98,7 +99,7 @@ class StaticQuantizer:
         return cls(
             model=model,
             recipe=recipe,
-            ranges=_ranges(model, recipe, histograms, "mse"),
+            ranges=_ranges(model, recipe, histograms, "mse", is_planned=planner is not None),
             histograms=histograms,
             rounded=_round_all(model, layers, seen.moments, last=_last_level(recipe)),
             equalized=tuple(equalized),
@@ -108,7 +109,8 @@ class StaticQuantizer:
 
     def with_method(self, method: Method) -> StaticQuantizer:
         """The same with ranges by another method."""
-        return replace(self, ranges=_ranges(self.model, self.recipe, self.histograms, method))
+        is_planned = self.planner is not None
+        return replace(self, ranges=_ranges(self.model, self.recipe, self.histograms, method, is_planned=is_planned))
 
     def layers(self) -> list[str]:
         """Names of the nodes that can be quantized, in the graph's order; those that do not pay are not among them."""
@@ -259,10 +261,11 @@ def _between(model: onnx.ModelProto, index: GraphIndex, recipe: Recipe, layers: 
 
 
 def _ranges(
-    model: onnx.ModelProto, recipe: Recipe, histograms: dict[str, Histogram], method: Method
+    model: onnx.ModelProto, recipe: Recipe, histograms: dict[str, Histogram], method: Method, *, is_planned: bool
 ) -> dict[str, tuple[float, float]]:
     ranges = {name: seen.range(method, is_symmetric=recipe.is_symmetric) for name, seen in histograms.items()}
-    if recipe.is_planned:
+    if is_planned:
+        ranges.update(_kept(model, ranges))
         gates = [node.output[0] for node in model.graph.node if node.op_type == "HardSigmoid"]
         ranges.update((name, GATE) for name in gates if name in ranges)
     for node in reversed(model.graph.node):
@@ -276,6 +279,19 @@ def _ranges(
         elif node.op_type == "MaxPool" and {source, result} <= set(ranges):  # so does it
             ranges[source] = ranges[result] = _union(ranges[source], ranges[result])
     return ranges
+
+
+def _kept(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """For values that were quantized and then only moved, the range that they had: nothing is rounded twice."""
+    index = GraphIndex(model.graph)
+    kept = {}
+    for name in ranges:
+        node = index.producer(name)
+        while node is not None and node.op_type in _MOVES:
+            if node.input[0] in ranges:
+                kept[name] = ranges[node.input[0]]
+            node = index.producer(node.input[0])
+    return kept
 
 
 def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

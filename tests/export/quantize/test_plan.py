@@ -238,6 +238,30 @@ def test_a_stage_that_departs_takes_an_int8_that_was_not_asked_for_with_it(
     assert any(f"no int8 variant: stage {stage} departs from PyTorch" in note for note in result.notes)
 
 
+class _Shuffled(nn.Module):
+    """A unit of ShuffleNetV2."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(channels // 2, channels // 2, 1), nn.ReLU())
+
+    def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        left, right = x_BCHW.chunk(2, dim=1)
+        return nn.functional.channel_shuffle(torch.cat([left, self.body(right)], dim=1), 2)
+
+
+def test_what_is_only_moved_is_not_rounded_again(tmp_path: Path) -> None:
+    module = _network(128, *(_Shuffled(128) for _ in range(3)))
+    result = export(module, _config(tmp_path / "bundle", quantize=("int8",)))
+    options = ort.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(str(result.path / "model.int8.onnx"), options, providers=["CPUExecutionProvider"])
+    fused = operators_of(tmp_path / "optimized.onnx")
+    assert (fused["QLinearConcat"], fused["Split"]) == (3, 3)
+    assert fused["QuantizeLinear"] <= 2  # the image, and what the head reads
+
+
 def test_a_family_is_where_the_work_is() -> None:
     def model(channels: int, width: int) -> onnx.ModelProto:
         """A convolution of 3x3 over 8x8 places, and a linear layer over each, with a norm between them."""
