@@ -339,11 +339,12 @@ class Workshop:
         recipe, share = made.plan.recipe, made.details["share"]
         assert recipe is not None
         if share < recipe.min_share:
-            raise QuantizeError(
+            said = (
                 f"variant {made.plan.name}: {share:.0%} of its multiply-adds would run in int8 (at least "
                 f"{recipe.min_share:.0%}): {_why_float(made)}; --quantize int8-weights stores the weights in a quarter "
-                "of the size"
+                "of the size; no bundle was written"
             )
+            raise AccuracyError(said, made=made) if made.trades else QuantizeError(said)
 
     def _quantizer(self, plan: Plan) -> tuple[Quantizer, dict[str, Any]]:
         if plan.recipe is None:
