@@ -2,6 +2,8 @@
 
     python tools/train.py lenet5 --data digits -o build/digits
     export-model lenet5 --weights build/digits -o build/lenet5
+    python tools/train.py mynet.py:make --image-size 32 --data photos/ -o build/mine
+    export-model mynet.py:make --weights build/mine -o build/bundle
 
 --data is one folder per class, a CSV with the columns path,labels (several labels separated by ;), an .npz with x_train
 and y_train (and x_test, y_test), or `digits`. The runtime preprocesses the images; augmentation follows. The epoch that
@@ -12,20 +14,22 @@ the metrics on the test images, or on the held-out ones if there are none.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import math
 import sys
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from edgeport_export.config import ExportConfig, Pooling, Positions, find_spec
+from edgeport_export.source import user_module
 from edgeport_export.source.resolve import resolve_preprocess
-from edgeport_export.source.subject import check_options
+from edgeport_export.source.subject import OWN_INPUT, check_options
 from edgeport_models.tasks import TASKS
 from edgeport_runtime.commands.console import DONE, USAGE, run_command
 from edgeport_runtime.errors import InputError
@@ -36,9 +40,12 @@ from training.loop import Settings, train
 from training.metrics import measure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
 
     from edgeport_models import ModelSpec
+    from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 
@@ -46,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("architecture", metavar="ARCH", help="Name of the architecture; export-model --list shows all.")
+    parser.add_argument(
+        "architecture",
+        metavar="ARCH",
+        help="Name of the architecture (export-model --list shows all), or your own module as file.py:factory.",
+    )
     parser.add_argument("--data", required=True, metavar="PATH", help="Folder per class, CSV, .npz, or digits.")
     parser.add_argument("--test", metavar="PATH", help="Folder or CSV to measure on at the end.")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="Folder to write to.")
@@ -102,55 +113,85 @@ def _settings(args: argparse.Namespace) -> Settings:
     return Settings(**{field.name: getattr(args, field.name) for field in fields(Settings)})
 
 
-def _configure(args: argparse.Namespace) -> tuple[Settings, ModelSpec, PreprocessSpec, dict[str, Any]]:
+class _Network(NamedTuple):
+    """What is trained.
+
+    Attributes:
+        reference: as export-model takes it.
+        name: as it stands in what is written.
+        spec: the input.
+        options: choices of the architecture.
+        training_only: how the names of weights begin that are left out.
+        build: makes it, from the contract of the data.
+    """
+
+    reference: str
+    name: str
+    spec: PreprocessSpec
+    options: dict[str, Any]
+    training_only: tuple[str, ...]
+    build: Callable[[Contract], nn.Module]
+
+
+def _configure(args: argparse.Namespace) -> tuple[Settings, _Network]:
     names = ("channels", "resize", "crop_pct", "seed", "output", "architecture", "positions", "pooling")
     tuples = {name: None if getattr(args, name) is None else tuple(getattr(args, name)) for name in ("mean", "std")}
     size = None if args.image_size is None else as_size(args.image_size[0], args.image_size[-1])
     config = ExportConfig(**{name: getattr(args, name) for name in names}, image_size=size, **tuples)
     check_options(config)
-    architecture = find_spec(args.architecture)
-    return (
-        _settings(args),
-        architecture,
-        resolve_preprocess(architecture.preprocess, config.input_options),
-        config.options,
-    )
+    settings, reference = _settings(args), args.architecture
+    if user_module.is_reference(reference):
+        spec = resolve_preprocess(OWN_INPUT, config.input_options)
+        name, build = user_module.name_of(reference), functools.partial(_build_own, reference)
+        return settings, _Network(reference, name, spec, {}, (), build)
+    architecture = find_spec(reference)
+    spec = resolve_preprocess(architecture.preprocess, config.input_options)
+    build = functools.partial(_build, architecture, config.options)
+    return settings, _Network(reference, architecture.name, spec, config.options, architecture.training_only, build)
 
 
-def _train(args: argparse.Namespace) -> int:
+def _build_own(reference: str, contract: Contract) -> nn.Module:
+    return user_module.build(reference, num_classes=contract.num_outputs)
+
+
+def _build(architecture: ModelSpec, options: dict[str, Any], contract: Contract) -> nn.Module:
     try:
-        settings, architecture, spec, options = _configure(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    data = load_data(args.data, args.test, task=args.task, spec=spec, held_out=args.held_out, seed=args.seed)
-    torch.manual_seed(args.seed)
-    try:
-        module = architecture.build(
-            num_classes=data.contract.num_outputs,
-            in_channels=spec.num_channels,
-            image_size=spec.image_size,
+        return architecture.build(
+            num_classes=contract.num_outputs,
+            in_channels=contract.preprocess.num_channels,
+            image_size=contract.preprocess.image_size,
             **options,
             **({"auxiliary": True} if "auxiliary" in architecture.options else {}),
         )
     except ValueError as error:
         raise InputError(f"{architecture.name}: {error}") from None
+
+
+def _train(args: argparse.Namespace) -> int:
+    try:
+        settings, network = _configure(args)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    data = load_data(args.data, args.test, task=args.task, spec=network.spec, held_out=args.held_out, seed=args.seed)
+    torch.manual_seed(args.seed)
+    module = network.build(data.contract)
     args.output.mkdir(parents=True, exist_ok=True)
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(architecture.name, total=None)
+        bar = progress.add_task(network.name, total=None)
 
         def on_step(done: int, total: int, said: str) -> None:
-            progress.update(bar, completed=done, total=total, description=f"{architecture.name} {said}".rstrip())
+            progress.update(bar, completed=done, total=total, description=f"{network.name} {said}".rstrip())
 
         best = train(module, data, settings, args.output / "state.pt", resume=args.resume, on_step=on_step)
     module.load_state_dict(best)
-    exported = {key: value for key, value in best.items() if not key.startswith(architecture.training_only)}
-    write_model(args.output, exported, data.contract, architecture=architecture.name, options=options)
+    exported = {key: value for key, value in best.items() if not key.startswith(network.training_only)}
+    write_model(args.output, exported, data.contract, architecture=network.name, options=network.options)
     measured_on = "held-out" if data.test is None else "test"
     found = measure(module, data.held_out if data.test is None else data.test, args.task)
-    document = {"architecture": architecture.name, "task": args.task, "measured_on": measured_on, "metrics": found}
+    document = {"architecture": network.name, "task": args.task, "measured_on": measured_on, "metrics": found}
     write_json(args.output / "metrics.json", document)
     if args.json:
         json.dump(document, sys.stdout, indent=2)
@@ -158,7 +199,9 @@ def _train(args: argparse.Namespace) -> int:
     else:
         for name, value in found.items():
             print(f"{name:<24}{value:.4f}  ({measured_on} images)")
-        print(f"next: export-model {architecture.name} --weights {args.output} -o BUNDLE")
+        is_own = user_module.is_reference(network.reference)
+        classes = f" --num-classes {data.contract.num_classes}" if is_own else ""  # that its factory is called with
+        print(f"next: export-model {network.reference} --weights {args.output}{classes} -o BUNDLE")
     return DONE
 
 

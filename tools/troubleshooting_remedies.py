@@ -46,6 +46,8 @@ REMEDIES: dict[str, str] = {
     "…: images is": "Give pixels as uint8, before any normalization, or `inputs` as the file takes them.",
     "…: inputs has the shape": "Give inputs as the file takes them: of its size, in its order of axes.",
     "ends in log-sigmoid": "Take it out of forward, or export the network without it.",
+    # quantization
+    "quantizing raises": "Add `--quantize none`, and report it, with the network and the message.",
     # parity
     "stage … departs from the runtime": _REPORT,
     "stage … departs from …": "For `fp32` report it, with the node that is named; for `int8` set "

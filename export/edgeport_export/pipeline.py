@@ -26,7 +26,7 @@ from edgeport_export.bundle.write import (
 )
 from edgeport_export.config import ExportConfig
 from edgeport_export.graph.lower import OLDEST_TRACED, lower
-from edgeport_export.graph.model_file import move_model
+from edgeport_export.graph.model_file import data_beside, move_model
 from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.graph.simplify import simplify
 from edgeport_export.graph.trace import trace
@@ -46,7 +46,7 @@ from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
 from edgeport_runtime.engine.providers import CPU
-from edgeport_runtime.errors import AccuracyError, ImageWarning, InputError, QuantizeError
+from edgeport_runtime.errors import ExportError, ImageWarning, InputError, ParityError, QuantizeError
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
@@ -148,10 +148,10 @@ def export(
             first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
         else:
             first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
-            made, others, more = _write_quantized(
+            made, others, told = _write_quantized(
                 source, subject, opset, config, chain, bundle=bundle, progress=progress
             )
-            notes, limits = (*notes, *more), {m.plan.name: m.limits for m in made}
+            notes, limits = (*notes, *told), {m.plan.name: m.limits for m in made}
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
             manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
@@ -159,7 +159,11 @@ def export(
             return manifest
 
         write((first, *others))
-        variants, measured = _run_variants((first, *others), limits, chain, bundle=bundle, progress=progress)
+        not_asked = {m.plan.name for m in made if not m.plan.is_asked}
+        variants, measured, more = _run_variants(
+            (first, *others), limits, not_asked, chain, bundle=bundle, progress=progress
+        )
+        made = tuple(m for m in made if any(m.plan.name == variant.name for variant in variants))
         variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
@@ -167,7 +171,7 @@ def export(
         check_infer(bundle, manifest, name=original.name)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *notes)
+    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *notes, *more)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
 
 
@@ -189,14 +193,20 @@ def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: floa
 
 
 def _run_variants(
-    variants: tuple[Variant, ...], limits: dict[str, Limits], chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[tuple[Variant, ...], dict[str, Any]]:
+    variants: tuple[Variant, ...],
+    limits: dict[str, Limits],
+    not_asked: set[str],
+    chain: Chain,
+    *,
+    bundle: Path,
+    progress: Progress,
+) -> tuple[tuple[Variant, ...], dict[str, Any], list[str]]:
     """Compare what each variant gives from image bytes, loaded the way a user loads it.
 
     Returns:
-        The variants with what `run-model verify` accepts from them, and their latencies.
+        The variants with what `run-model verify` accepts from them, their latencies, and which were left out, and why.
     """
-    checked = []
+    checked, notes = [], []
     with ExitStack() as stack:
         loaded = {}
         for variant in variants:
@@ -209,7 +219,14 @@ def _run_variants(
             classifier = stack.enter_context(Classifier.load_exactly(bundle, variant=variant.name, device=CPU.device))
             loaded[variant.name] = classifier
             limit = limits.get(variant.name, FLOAT32_LIMITS)
-            report, answers = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            try:
+                report, answers = chain.check_runtime(stage, classifier, bundle, limits=limit)
+            except ParityError as error:
+                if variant.name not in not_asked:
+                    raise
+                del loaded[variant.name]
+                notes.append(_leave_out(variant.name, error, chain, bundle))
+                continue
             found = replace(
                 variant,
                 tolerance=tolerance_of(report.relative_l2),
@@ -218,7 +235,7 @@ def _run_variants(
             )
             checked.append(found)
         progress.stage("latency")
-        return tuple(checked), latencies(loaded)
+        return tuple(checked), latencies(loaded), notes
 
 
 def _inputs(files: list[GoldenFile], subject: Subject | GivenFile, config: ExportConfig) -> list[NDArray[np.float32]]:
@@ -346,15 +363,26 @@ def _write_quantized(
         path = bundle / f"model.{plan.name}.onnx"
         try:
             result = workshop.make(plan, path)
-        except (AccuracyError, QuantizeError) as error:
+            variants.append(_check_made(result, path, opset, chain, progress=progress))
+        except (ParityError, QuantizeError) as error:
             if plan.is_asked:
                 raise
-            notes.append(f"no {plan.name} variant: {str(error).removesuffix('; no bundle was written')}")
+            notes.append(_leave_out(plan.name, error, chain, bundle))
             continue
-        variants.append(_check_made(result, path, opset, chain, progress=progress))
         made.append(result)
         notes += [f"{plan.name}: {note}" for note in result.notes]
     return tuple(made), tuple(variants), tuple(notes)
+
+
+def _leave_out(name: str, error: ExportError, chain: Chain, bundle: Path) -> str:
+    """Take away a variant that nobody asked for, and say why there is none."""
+    chain.forget(name)
+    path = bundle / f"model.{name}.onnx"
+    for file in (path, data_beside(path)):
+        if file is not None:
+            file.unlink(missing_ok=True)
+    reason = str(error).removesuffix("; no bundle was written")
+    return f"no {name} variant: {reason}"
 
 
 def _check_made(made: Made, path: Path, opset: int, chain: Chain, *, progress: Progress) -> Variant:

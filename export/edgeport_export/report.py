@@ -41,6 +41,7 @@ __all__ = [
 
 _NUM_COSTS = 10
 _NUM_ANSWERS = 3
+_NUM_NAMED = 6  # layers
 _PIPE_WIDTH = 120  # a pipe has no width, and a table cut at 80 columns would lose figures
 
 
@@ -160,7 +161,7 @@ def result_document(result: ExportResult) -> dict[str, Any]:
 def _print_variants(result: ExportResult) -> None:
     """Print size, error and speed of each variant, and how it was made."""
     table = Table(title="variants, against fp32 on this machine", box=SIMPLE_HEAD, pad_edge=False)
-    for column in ("variant", "MB", "size", "rel. L2", "flips", "loss", "speed", ""):
+    for column in ("variant", "MB", "size", "in int8", "rel. L2", "flips", "loss", "speed", ""):
         table.add_column(column, justify="left" if column in ("variant", "") else "right", no_wrap=True)
     whole = result.manifest.variants[0].total_bytes
     for variant in result.manifest.variants:
@@ -171,6 +172,7 @@ def _print_variants(result: ExportResult) -> None:
             variant.name,
             f"{variant.total_bytes / 1e6:.2f}",
             f"{variant.total_bytes / whole:.2f}",
+            f"{details['share']:.0%}" if "share" in details else "",
             f"{details['relative_l2']:.1e}" if details else "",
             _flips(details.get("agreement")),
             "" if drop is None else f"{drop['points']:g}",
@@ -199,8 +201,13 @@ def _describe(details: Mapping[str, Any]) -> str:
         parts.append(f"{calibration['num_images']} {kind}{unreadable}, {calibration['method']} ranges")
     if details.get("equalized"):
         parts.append(f"channels equalized after {', '.join(details['equalized'])}")
-    count = f"{len(details['float_layers'])} of {details['num_layers']} layers in float"
-    parts.append(f"{count}: {', '.join(details['float_layers'])}" if details["float_layers"] else "no layer in float")
+    if "share" in details:
+        parts.append(f"{details['share']:.1%} of the multiply-adds in int8")
+    floats = details["float_layers"]
+    named = ", ".join(floats[:_NUM_NAMED]) + (f" and {more} more" if (more := len(floats) - _NUM_NAMED) > 0 else "")
+    parts.append(
+        f"{len(floats)} of {details['num_layers']} layers in float: {named}" if floats else "no layer in float"
+    )
     agreement = details.get("agreement")
     if agreement is not None:
         low, high = agreement["interval"]

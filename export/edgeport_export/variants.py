@@ -21,12 +21,14 @@ from edgeport_export.quantize.half import overflowing, to_half
 from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.judge import EvaluationImages, Judge
 from edgeport_export.quantize.recipes import Recipe, Target, family_of, find_recipe
-from edgeport_export.quantize.search import Quantizer, Trade, rank, search
+from edgeport_export.quantize.search import Quantizer, Trade, rank, recover, search
 from edgeport_export.quantize.static import StaticQuantizer
 from edgeport_export.quantize.weight_only import WeightQuantizer
+from edgeport_export.quantize.work import multiply_adds, share_of
+from edgeport_export.user_lines import say_error
 from edgeport_runtime.accuracy.dataset import read_labelled_images
 from edgeport_runtime.bundle.manifest import QUANTIZATION_KEY
-from edgeport_runtime.errors import AccuracyError, InputError, QuantizeError
+from edgeport_runtime.errors import AccuracyError, ExportError, InputError, QuantizeError
 from edgeport_runtime.outputs.metrics import wilson_interval
 
 if TYPE_CHECKING:
@@ -212,6 +214,7 @@ class Workshop:
         if data_beside(source) is None:  # beyond 2 GB shapes cannot be inferred in memory; the exporter noted them
             self._model = onnx.shape_inference.infer_shapes(self._model)
         mark_inferred(self._model)
+        self._multiply_adds = multiply_adds(self._model)
         self._original = onnx.load(source, load_external_data=False)
         self._calibration: CalibrationImages | None = None
         if planned.calibration is not None:
@@ -243,6 +246,14 @@ class Workshop:
         """
         if plan.kind == "fp16":
             return self._half(plan, path)
+        try:
+            return self._quantized(plan, path)
+        except (ExportError, InputError):
+            raise
+        except Exception as error:  # whatever onnxruntime.quantization, or a session, makes of a graph it does not know
+            raise QuantizeError(f"variant {plan.name}: quantizing raises {say_error(error)}") from error
+
+    def _quantized(self, plan: Plan, path: Path) -> Made:
         quantizer, details = self._quantizer(plan)
         layers = quantizer.layers()
         if not layers:
@@ -259,19 +270,90 @@ class Workshop:
                 quantizer, self._judge, max_drop=self._options.max_drop, on_progress=self._on_progress
             )
             limits = _BUDGET_LIMITS
-        details |= {
-            "num_layers": len(layers),
-            "float_layers": [trade.layer for trade in trades if trade.layer is not None],
-            **self._compared(model),
-            "drop": None if not trades else trades[-1].drop.to_dict(),
-        }
+        returned = [trade.layer for trade in trades if trade.layer is not None]
         notes = quantizer.notes if isinstance(quantizer, DynamicQuantizer) else ()
         made = Made(plan=plan, limits=limits, details=details, trades=trades, costs=costs, notes=notes)
-        self._check(made)
+        made = self._described(made, model, quantizer, returned)
+        if plan.recipe is None:
+            self._check(made)
+        else:
+            self._check_share(made)
+            model, made = self._checked(model, made, quantizer)
         if self._has_odd_golden and not trades:
             made = replace(made, limits=_SYNTHETIC_LIMITS)
         self._write(model, made, path)
         return made
+
+    def _described(self, made: Made, model: onnx.ModelProto, quantizer: Quantizer, returned: list[str]) -> Made:
+        """The same with what the manifest says of a model some of whose layers were returned to float."""
+        kept = [name for name in quantizer.layers() if name not in set(returned)]
+        every = self._layers(quantizer)
+        details = made.details | {
+            "num_layers": len(every),
+            "float_layers": [*(name for name in every if name not in set(quantizer.layers())), *returned],
+            **self._compared(model),
+            "drop": None if not made.trades else made.trades[-1].drop.to_dict(),
+        }
+        if made.plan.recipe is not None:
+            details["share"] = round(share_of(kept, self._multiply_adds), 4)
+        return replace(made, details=details)
+
+    @staticmethod
+    def _layers(quantizer: Quantizer) -> list[str]:
+        """Names of all layers, those that do not pay among them."""
+        if isinstance(quantizer, StaticQuantizer) and quantizer.planner is not None:
+            return list(quantizer.planner.layers)
+        return quantizer.layers()
+
+    def _checked(self, model: onnx.ModelProto, made: Made, quantizer: Quantizer) -> tuple[onnx.ModelProto, Made]:
+        """A variant that meets what it must, with as many layers returned to float as that takes.
+
+        Raises:
+            AccuracyError: if no choice of layers does, or if it has a budget and does not meet it.
+        """
+        assert made.plan.recipe is not None
+        try:
+            self._check(made)
+            return model, made
+        except AccuracyError as error:
+            if made.trades:
+                raise
+            refusal = error
+
+        def is_met(candidate: onnx.ModelProto) -> bool:
+            try:
+                self._check(replace(made, details=made.details | self._compared(candidate)))
+            except AccuracyError:
+                return False
+            return True
+
+        layers = quantizer.layers()
+        counts = self._multiply_adds
+        least = made.plan.recipe.min_share * sum(counts.values())
+        found = recover(
+            quantizer,
+            self._judge,
+            is_met=is_met,
+            multiply_adds=counts,
+            most=int(sum(counts.get(name, 0) for name in layers) - least),
+            on_progress=self._on_progress,
+        )
+        if found is None:
+            raise refusal
+        model, returned = found
+        note = f"{len(returned)} of {len(layers)} layers went back to float, so that it meets its limits"
+        return model, self._described(replace(made, notes=(*made.notes, note)), model, quantizer, returned)
+
+    def _check_share(self, made: Made) -> None:
+        recipe, share = made.plan.recipe, made.details["share"]
+        assert recipe is not None
+        if share < recipe.min_share:
+            said = (
+                f"variant {made.plan.name}: {share:.0%} of its multiply-adds would run in int8 (at least "
+                f"{recipe.min_share:.0%}): {_why_float(made)}; --quantize int8-weights stores the weights in a quarter "
+                "of the size; no bundle was written"
+            )
+            raise AccuracyError(said, made=made) if made.trades else QuantizeError(said)
 
     def _quantizer(self, plan: Plan) -> tuple[Quantizer, dict[str, Any]]:
         if plan.recipe is None:
@@ -283,7 +365,7 @@ class Workshop:
         assert self._calibration is not None
         model = onnx.ModelProto()
         model.CopyFrom(self._model)
-        quantizer = StaticQuantizer.prepare(model, recipe, self._calibration)
+        quantizer = StaticQuantizer.prepare(model, recipe, self._calibration, is_asked=plan.is_asked)
         method = self._options.calibration_method or self._best_method(quantizer)
         details |= {
             "calibration": {**self._calibration.describe(), "method": method},
@@ -375,3 +457,12 @@ class Workshop:
             )
         else:
             self._check_agreement(made)
+
+
+def _why_float(made: Made) -> str:
+    """Why layers of a variant stay in float."""
+    if made.trades:
+        return "the others went back to float for the budget of --max-drop"
+    if made.plan.recipe is not None and made.plan.recipe.is_planned:
+        return "the others would be no faster, with their values going there and back"
+    return "the others are no linear layers with constant weights"

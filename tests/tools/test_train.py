@@ -69,6 +69,39 @@ def _fails(capsys: pytest.CaptureFixture[str], *argv: Any, status: int = 1) -> s
     return err
 
 
+OWN = """
+from torch import nn
+
+def make(num_classes=7):
+    return nn.Sequential(
+        nn.Conv2d(1, 8, 3, 2), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(4), nn.Flatten(),
+        nn.Linear(128, num_classes),
+    )
+"""
+
+
+def test_a_module_of_ones_own_is_trained_and_exports(
+    npz: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, output = tmp_path / "own.py", tmp_path / "out"
+    own.write_text(OWN)
+    shape = ["--image-size", "32", "--channels", "1", "--mean", "0.5", "--std", "0.25"]
+    argv = [f"{own}:make", "--data", str(npz), "-o", str(output), *SHORT, "--json"]
+    assert "--image-size is missing" in _fails(capsys, *argv, status=2)
+    assert train.main([*argv, *shape]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["architecture"] == "own.py:make"
+    result = export(
+        ExportConfig(architecture=f"{own}:make", weights=output, output=tmp_path / "bundle", num_classes=2, quantize=())
+    )
+    contract = result.manifest.contract
+    assert (contract.num_classes, contract.preprocess.mean, contract.preprocess.color) == (2, (0.5,), "grey")
+    with np.load(npz) as arrays, Classifier.load(result.path) as classifier:
+        decided = [classifier.predict(image, top_k=1)[0].index for image in arrays["x_test"]]
+        top1 = float(np.mean(np.array(decided) == arrays["y_test"]))
+    assert document["metrics"]["top1"] == pytest.approx(top1)
+
+
 @pytest.mark.parametrize(
     ("task", "data"), [("multiclass", "folder"), ("binary", "folder"), ("multilabel", "csv"), ("binary", "npz")]
 )

@@ -202,6 +202,12 @@ class Chain:
         """Note a stage that this machine cannot run."""
         self._skipped.append(SkippedStage(stage=stage, reason=reason))
 
+    def forget(self, variant: str) -> None:
+        """Take back the stages of a variant that is left out."""
+        names = (f"variant {variant}", f"runtime {variant}")
+        self._stages = [stage for stage in self._stages if stage.stage not in names]
+        self._skipped = [stage for stage in self._skipped if stage.stage not in names]
+
     def check_runtime(
         self, stage: str, classifier: Classifier, bundle: Path, *, limits: Limits = FLOAT32_LIMITS
     ) -> tuple[StageReport, AnswerReport]:

@@ -10,6 +10,8 @@ from edgeport_export.graph.index import GraphIndex
 from edgeport_runtime.errors import QuantizeError
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from edgeport_export.quantize.recipes import Recipe
 
 __all__ = [
@@ -23,6 +25,8 @@ __all__ = [
 
 FLOAT_ONLY = ("Relu", "Clip")
 """Activations that a quantizer of their input would cut in half: the value after them is quantized, not before."""
+
+_FIRST_INPUT = ("ReduceMean", "Split")  # the others are axes and sizes
 
 _QUANTIZED = (
     "QuantizeLinear",
@@ -62,21 +66,27 @@ def weight_of(node: onnx.NodeProto, index: GraphIndex) -> onnx.TensorProto:
     return tensor
 
 
-def activations_of(model: onnx.ModelProto, recipe: Recipe) -> list[str]:
-    """Names of the values that a static recipe quantizes, in the graph's order."""
+def activations_of(model: onnx.ModelProto, recipe: Recipe, nodes: Collection[str] | None = None) -> list[str]:
+    """Names of the values that a static recipe quantizes, in the graph's order.
+
+    Args:
+        model: float.
+        recipe: how it is quantized.
+        nodes: what runs in int8; None takes every layer, and whatever the recipe has between them.
+    """
     layers = {node.name for node in layers_of(model, recipe)}
     index = GraphIndex(model.graph)
     names: dict[str, None] = {}
     for node in model.graph.node:
         is_layer = node.name in layers
-        if not is_layer and node.op_type not in recipe.others:
+        if (not is_layer and node.op_type not in recipe.others) or (nodes is not None and node.name not in nodes):
             continue
-        inputs = node.input[:1] if is_layer else node.input
+        inputs = node.input[:1] if is_layer or node.op_type in _FIRST_INPUT else node.input
         names.update(dict.fromkeys(inputs))
-        output = node.output[0]
-        readers = index.consumers(output)
-        if len(readers) == 1 and readers[0].op_type in FLOAT_ONLY:
-            output = readers[0].output[0]
-        if not (is_layer and recipe.has_float_outputs) and not index.is_output(output):
-            names[output] = None
+        for output in node.output:
+            readers = index.consumers(output)
+            if len(readers) == 1 and readers[0].op_type in FLOAT_ONLY:
+                output = readers[0].output[0]
+            if not (is_layer and recipe.has_float_outputs) and not index.is_output(output):
+                names[output] = None
     return [name for name in names if index.initializer(name) is None]

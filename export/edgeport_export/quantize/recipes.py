@@ -15,7 +15,18 @@ from edgeport_runtime.errors import InputError
 if TYPE_CHECKING:
     import onnx
 
-__all__ = ["SCHEMES", "TARGETS", "Family", "Recipe", "Scheme", "Target", "family_of", "find_recipe"]
+__all__ = [
+    "BETWEEN",
+    "MIN_SHARE",
+    "SCHEMES",
+    "TARGETS",
+    "Family",
+    "Recipe",
+    "Scheme",
+    "Target",
+    "family_of",
+    "find_recipe",
+]
 
 Target: TypeAlias = Literal["cpu", "cpu-avx2", "arm64", "openvino"]
 Scheme: TypeAlias = Literal["static", "dynamic"]
@@ -23,6 +34,8 @@ Family: TypeAlias = Literal["convolutional", "saturating", "transformer"]
 
 TARGETS: tuple[Target, ...] = get_args(Target)
 SCHEMES: tuple[Scheme, ...] = get_args(Scheme)
+MIN_SHARE = 0.5
+"""Part of its multiply-adds that a variant must do in int8 to be called that."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +50,10 @@ class Recipe:
         layers: operators that are quantized where one input is a constant weight.
         others: operators that are quantized between quantized layers.
         has_float_outputs: layers give float values; only their inputs are quantized.
+        is_planned: of what can run in int8, that which pays for the way there and back does (``plan``); otherwise all
+            layers do, and whatever stands between two of them.
         fuses_attention: attention, in float, is one operator of ONNX Runtime's own.
+        min_share: part of the multiply-adds that must run in int8 for a variant to be made.
         reason: why so.
         source: where it was measured or is documented.
     """
@@ -49,28 +65,36 @@ class Recipe:
     layers: tuple[str, ...]
     others: tuple[str, ...] = ()
     has_float_outputs: bool = False
+    is_planned: bool = False
     fuses_attention: bool = False
+    min_share: float = MIN_SHARE
     reason: str
     source: str
 
 
 _LINEAR = ("Gemm", "MatMul")
 _CONVOLUTIONS = ("Conv", *_LINEAR)
-_BETWEEN = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add")
+BETWEEN = ("MaxPool", "AveragePool", "GlobalAveragePool", "Concat", "Add")
+"""Operators that keep values in a byte between layers, and have no constants."""
 _NO_VNNI = "without VNNI two products are added in 16 bits, which saturates with weights of 8 bits"
 _ORT_GUIDE = "ONNX Runtime, guide to quantization: choosing parameters for CPU inference"
+
+_GATES = ("Mul", "Sigmoid", "HardSigmoid", "HardSwish", "LeakyRelu", "ReduceMean", "Split")
 
 _CNN_CPU = Recipe(
     scheme="static",
     activations="uint8",
     layers=_CONVOLUTIONS,
-    others=_BETWEEN,
+    others=(*BETWEEN, *_GATES),
+    is_planned=True,
     reason="x86 with VNNI multiplies unsigned activations with signed weights; with pools and residual additions in "
     "int8 as well, values stay in a byte between layers; the logits stay in float",
     source=_ORT_GUIDE,
 )
 _CNN_OPENVINO = replace(
     _CNN_CPU,
+    others=BETWEEN,
+    is_planned=False,
     reason="OpenVINO fuses a residual addition into the convolution before it where both are quantized",
     source="OpenVINO, low-precision transformations: fake quantization of element-wise additions",
 )
@@ -91,7 +115,7 @@ _STATIC_VIT = replace(
     reason="linear layers are nearly all of the work; the rest loses accuracy and time in int8",
 )
 
-_DYNAMIC_LINEAR = replace(_VIT_CPU, fuses_attention=False, reason="asked for: linear layers only")
+_DYNAMIC_LINEAR = replace(_VIT_CPU, fuses_attention=False, min_share=0.0, reason="asked for: linear layers only")
 _SATURATING_CPU = replace(
     _DYNAMIC_LINEAR,
     reason="each tanh takes values back to float, and the convolutions are small: lenet5 ran at 0.56 of float32's "
@@ -140,19 +164,25 @@ _RECIPES: dict[tuple[Family, Target], Recipe] = {
 
 
 def family_of(model: onnx.ModelProto) -> Family:
-    """The family of a float model.
+    """The family of a float model, by where its multiply-adds are.
 
-    ``transformer`` where the graph normalizes layers, as no convolutional network of EdgePort does, or multiplies two
-    values, as attention does (before opset 17 there is no operator that normalizes layers); ``saturating``
-    where it has tanh or sigmoid and no ReLU, and less than a tenth of its weights in convolutions.
+    ``transformer`` where the graph normalizes layers, or multiplies two values, as attention does (before opset 17
+    there is no operator that normalizes layers), and does no less in linear layers than in convolutions;
+    ``saturating`` where it has tanh or sigmoid and no ReLU, and less than a tenth of its weights in convolutions.
     """
+    from edgeport_export.quantize.work import multiply_adds, share_of  # brings onnx, which the command line can spare
+
     operators = {node.op_type for node in model.graph.node}
     if "LayerNormalization" in operators or has_products(model.graph):
-        return "transformer"
+        counts = multiply_adds(model)
+        constants = {tensor.name for tensor in model.graph.initializer}
+        linear = [n.name for n in model.graph.node if n.op_type in _LINEAR and n.input[1] in constants]
+        filters = [n.name for n in model.graph.node if n.op_type == "Conv"]
+        return "transformer" if share_of(linear, counts) >= share_of(filters, counts) else "convolutional"
     if "Relu" not in operators and operators & {"Tanh", "Sigmoid"}:
         sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-        filters = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type == "Conv")
-        if filters < 0.1 * sum(sizes.values()):
+        num_filters = sum(sizes.get(node.input[1], 0) for node in model.graph.node if node.op_type == "Conv")
+        if num_filters < 0.1 * sum(sizes.values()):
             return "saturating"
     return "convolutional"
 
@@ -172,7 +202,7 @@ def find_recipe(family: Family, target: Target, scheme: Scheme | None) -> Recipe
         # Convolutions with dynamic ranges (ConvInteger) do not load in every build of ONNX Runtime.
         return replace(_DYNAMIC_LINEAR, num_weight_bits=recipe.num_weight_bits)
     if family == "saturating":
-        return _RECIPES["convolutional", target]
+        return replace(_RECIPES["convolutional", target], others=BETWEEN, is_planned=False)
     return replace(
         _STATIC_VIT,
         activations="int8" if target == "arm64" else "uint8",

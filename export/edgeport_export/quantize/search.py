@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import onnx
 
     from edgeport_export.quantize.drop import Drop
     from edgeport_export.quantize.judge import Judge
 
-__all__ = ["Quantizer", "Trade", "rank", "search"]
+__all__ = ["Quantizer", "Trade", "rank", "recover", "search"]
+
+_MAX_GROUPS = 24  # layers next to each other are ranked together where there are more
 
 
 class Quantizer(Protocol):
@@ -95,3 +98,62 @@ def search(
         if trades[-1].drop.points <= max_drop:
             break
     return best, trades[:best_length]
+
+
+def recover(
+    quantizer: Quantizer,
+    judge: Judge,
+    *,
+    is_met: Callable[[onnx.ModelProto], bool],
+    multiply_adds: Mapping[str, int],
+    most: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[onnx.ModelProto, list[str]] | None:
+    """Return layers to float until a model passes: first those whose error is largest for the work that they save.
+
+    The errors of layers are taken to add up, so that half of the groups are tried, then a quarter more or less, and so
+    on: at most 24 models on a few images to rank them, and 6 that are judged.
+
+    Args:
+        quantizer: whose model with all of its layers does not pass.
+        judge: of the errors.
+        is_met: whether a model passes.
+        multiply_adds: of each layer.
+        most: multiply-adds that may go back to float.
+        on_progress: called with (ranked, all).
+
+    Returns:
+        The model with the fewest layers in float that was seen to pass, and those layers; None if there is none.
+    """
+    layers = quantizer.layers()
+    groups = _in_groups(layers)
+    worth = []
+    for done, group in enumerate(groups):
+        noise = 10 ** (-judge.probe(quantizer.quantize(group)) / 10)
+        worth.append(noise / max(1, sum(multiply_adds.get(name, 0) for name in group)))
+        if on_progress is not None:
+            on_progress(done + 1, len(groups))
+    order = sorted(range(len(groups)), key=lambda i: -worth[i])
+    returned: list[list[str]] = [[]]
+    for i in order[:-1]:
+        returned.append([*returned[-1], *groups[i]])
+        if sum(multiply_adds.get(name, 0) for name in returned[-1]) > most:
+            returned.pop()
+            break
+    low, high, found = 1, len(returned) - 1, None
+    while low <= high:
+        middle = (low + high) // 2
+        gone = set(returned[middle])
+        model = quantizer.quantize([name for name in layers if name not in gone])
+        if is_met(model):
+            found, high = (model, returned[middle]), middle - 1
+        else:
+            low = middle + 1
+    return found
+
+
+def _in_groups(layers: Sequence[str]) -> list[list[str]]:
+    """Layers in their order, in at most 24 groups as equal as can be."""
+    num = min(_MAX_GROUPS, len(layers))
+    ends = [len(layers) * i // num for i in range(num + 1)]
+    return [list(layers[start:stop]) for start, stop in itertools.pairwise(ends)]

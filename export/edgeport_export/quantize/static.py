@@ -20,8 +20,10 @@ from edgeport_export.graph.index import GraphIndex, attribute, remove_unused
 from edgeport_export.quantize.equalize import equalize, find_pairs
 from edgeport_export.quantize.graph import FLOAT_ONLY, activations_of, layers_of
 from edgeport_export.quantize.observe import observe
+from edgeport_export.quantize.plan import Planner
 from edgeport_export.quantize.quiet import quiet_logging
 from edgeport_export.quantize.rounding import round_weight
+from edgeport_export.quantize.spell import GATE, add_instead, spell_out
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from edgeport_export.quantize.recipes import Recipe
 
 __all__ = ["StaticQuantizer"]
+
+_MOVES = ("Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Identity")
+_FREE_OUTPUTS = ("Gemm", "MatMul")  # their kernels give float values as readily as int8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +51,8 @@ class StaticQuantizer:
         histograms: of each quantized value.
         rounded: weights by name, rounded with regard to their inputs.
         equalized: layers whose channels were scaled.
+        planner: chooses what runs in int8 between the layers; None where the recipe's own rule does.
+        planned: the nodes that run in int8 where every layer does that pays for it.
     """
 
     model: onnx.ModelProto
@@ -54,21 +61,31 @@ class StaticQuantizer:
     histograms: dict[str, Histogram]
     rounded: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     equalized: tuple[str, ...] = ()
+    planner: Planner | None = None
+    planned: frozenset[str] = frozenset()
 
     @classmethod
-    def prepare(cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages) -> StaticQuantizer:
+    def prepare(
+        cls, model: onnx.ModelProto, recipe: Recipe, images: CalibrationImages, *, is_asked: bool = True
+    ) -> StaticQuantizer:
         """Observe the model on images, equalize its channels and round its weights; ranges are ``mse``.
 
         Args:
             model: float, with its weights inside; it is changed.
             recipe: how to quantize.
             images: what activations are like.
+            is_asked: quantize all layers where that does not pay.
 
         Raises:
             InputError: if the images cannot be used.
-            QuantizeError: if an activation is NaN or infinite.
+            QuantizeError: if an activation is NaN or infinite, or int8 does not pay and is not asked for.
         """
-        layers, names = layers_of(model, recipe), activations_of(model, recipe)
+        planner = Planner.of(model, recipe) if recipe.is_planned else None
+        planned = frozenset() if planner is None else planner.plan(is_asked=is_asked)
+        if planner is not None and planner.is_plain and planned.issuperset(planner.layers):
+            planner = None
+        layers = [node for node in layers_of(model, recipe) if planner is None or node.name in planned]
+        names = activations_of(model, recipe, None if planner is None else planned)
         pairs = find_pairs(model, layers)
         wanted = list(dict.fromkeys([*names, *(pair.between for pair in pairs)]))
         # Weights fitted to synthetic images would be worse on real ones.
@@ -82,19 +99,23 @@ class StaticQuantizer:
         return cls(
             model=model,
             recipe=recipe,
-            ranges=_ranges(model, recipe, histograms, "mse"),
+            ranges=_ranges(model, recipe, histograms, "mse", is_planned=planner is not None),
             histograms=histograms,
             rounded=_round_all(model, layers, seen.moments, last=_last_level(recipe)),
             equalized=tuple(equalized),
+            planner=planner,
+            planned=planned,
         )
 
     def with_method(self, method: Method) -> StaticQuantizer:
         """The same with ranges by another method."""
-        return replace(self, ranges=_ranges(self.model, self.recipe, self.histograms, method))
+        is_planned = self.planner is not None
+        return replace(self, ranges=_ranges(self.model, self.recipe, self.histograms, method, is_planned=is_planned))
 
     def layers(self) -> list[str]:
-        """Names of the nodes that can be quantized, in the graph's order."""
-        return [node.name for node in layers_of(self.model, self.recipe)]
+        """Names of the nodes that can be quantized, in the graph's order; those that do not pay are not among them."""
+        names = [node.name for node in layers_of(self.model, self.recipe)]
+        return names if self.planner is None else [name for name in names if name in self.planned]
 
     def quantize(self, layers: Collection[str]) -> onnx.ModelProto:
         """The model with these of its layers in int8, and what lies between them."""
@@ -107,13 +128,24 @@ class StaticQuantizer:
                 if not index.is_used_once(name):
                     continue
                 index.replace_constant(name, self.rounded[name])
-        ends = _after(model, index, self.ranges, set(layers))
-        between = _between(model, index, self.recipe, set(layers))
-        return _with_pairs(model, self.recipe, self.ranges, [*layers, *ends, *between])
+        if self.planner is None:
+            between = _between(model, index, self.recipe, set(layers))
+            makers = set(layers)
+        else:
+            makers = set(self.planner.choose(fixed=layers, among=self.planned))
+            between = spell_out(model, makers - set(layers), self.ranges)
+        ends = _after(model, index, self.ranges, makers)
+        is_planned = self.planner is not None
+        return _with_pairs(model, self.recipe, self.ranges, [*layers, *ends, *between], is_planned=is_planned)
 
 
 def _with_pairs(
-    model: onnx.ModelProto, recipe: Recipe, ranges: dict[str, tuple[float, float]], nodes: list[str]
+    model: onnx.ModelProto,
+    recipe: Recipe,
+    ranges: dict[str, tuple[float, float]],
+    nodes: list[str],
+    *,
+    is_planned: bool,
 ) -> onnx.ModelProto:
     data = {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()}
     # Values that are quantized by the way and dropped again below: before a ReLU, and the outputs of the graph.
@@ -144,6 +176,9 @@ def _with_pairs(
     quantizer.model.topological_sort()  # pairs are appended
     quantized: onnx.ModelProto = quantizer.model.model
     _drop_pairs(quantized)
+    if is_planned:
+        _read_float(quantized, set(nodes))
+        add_instead(quantized)
     return quantized
 
 
@@ -176,6 +211,28 @@ def _drop_pairs(model: onnx.ModelProto) -> None:
     remove_unused(model)
 
 
+def _read_float(model: onnx.ModelProto, nodes: set[str]) -> None:
+    """Let nodes in float read values that were made in float, and not what int8 made of them."""
+    index = GraphIndex(model.graph)
+    for node in model.graph.node:
+        if node.op_type != "DequantizeLinear":
+            continue
+        stored = index.producer(node.input[0], "QuantizeLinear")
+        if stored is None:
+            continue
+        source, readers = stored.input[0], index.consumers(node.output[0])
+        maker = index.producer(source)
+        while maker is not None and maker.op_type in FLOAT_ONLY:
+            maker = index.producer(maker.input[0])
+        is_free = maker is not None and maker.op_type in _FREE_OUTPUTS and not any(r.name in nodes for r in readers)
+        if maker is None or (maker.name in nodes and not is_free):
+            continue
+        for reader in readers:
+            if reader.name not in nodes:
+                reader.input[:] = [source if name == node.output[0] else name for name in reader.input]
+    remove_unused(model)
+
+
 def _after(
     model: onnx.ModelProto, index: GraphIndex, ranges: dict[str, tuple[float, float]], layers: set[str]
 ) -> list[str]:
@@ -204,17 +261,37 @@ def _between(model: onnx.ModelProto, index: GraphIndex, recipe: Recipe, layers: 
 
 
 def _ranges(
-    model: onnx.ModelProto, recipe: Recipe, histograms: dict[str, Histogram], method: Method
+    model: onnx.ModelProto, recipe: Recipe, histograms: dict[str, Histogram], method: Method, *, is_planned: bool
 ) -> dict[str, tuple[float, float]]:
     ranges = {name: seen.range(method, is_symmetric=recipe.is_symmetric) for name, seen in histograms.items()}
+    if is_planned:
+        ranges.update(_kept(model, ranges))
+        gates = [node.output[0] for node in model.graph.node if node.op_type == "HardSigmoid"]
+        ranges.update((name, GATE) for name in gates if name in ranges)
     for node in reversed(model.graph.node):
-        if node.op_type not in recipe.others or node.output[0] not in ranges:
+        source, result = node.input[0] if node.input else "", node.output[0]
+        if node.op_type not in recipe.others or not {source, result} & set(ranges):
             continue
-        if node.op_type == "Concat":  # inputs on the levels of the output are not rounded twice
-            ranges.update((name, ranges[node.output[0]]) for name in node.input if name in ranges)
-        elif node.op_type == "MaxPool":  # it keeps its input's levels
-            ranges[node.input[0]] = ranges[node.output[0]] = _union(ranges[node.input[0]], ranges[node.output[0]])
+        if node.op_type == "Concat" and result in ranges:  # inputs on the levels of the output are not rounded twice
+            ranges.update((name, ranges[result]) for name in node.input if name in ranges)
+        elif node.op_type == "Split" and source in ranges:  # it keeps its input's levels
+            ranges.update((name, ranges[source]) for name in node.output if name in ranges)
+        elif node.op_type == "MaxPool" and {source, result} <= set(ranges):  # so does it
+            ranges[source] = ranges[result] = _union(ranges[source], ranges[result])
     return ranges
+
+
+def _kept(model: onnx.ModelProto, ranges: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+    """For values that were quantized and then only moved, the range that they had: nothing is rounded twice."""
+    index = GraphIndex(model.graph)
+    kept = {}
+    for name in ranges:
+        node = index.producer(name)
+        while node is not None and node.op_type in _MOVES:
+            if node.input[0] in ranges:
+                kept[name] = ranges[node.input[0]]
+            node = index.producer(node.input[0])
+    return kept
 
 
 def _union(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:

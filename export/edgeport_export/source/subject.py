@@ -28,6 +28,7 @@ from edgeport_export.source.resolve import (
     resolve_preprocess,
     sources_of,
     tell_architecture,
+    tell_command_line,
 )
 from edgeport_export.source.sidecar import check_labels, tell_files, unused_files, weights_entry
 from edgeport_export.source.untrained import is_untrained, settle

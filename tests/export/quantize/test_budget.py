@@ -140,6 +140,11 @@ def test_without_equalization_the_layer_goes_back_to_float(
     assert "error: variant int8: its outputs differ from the float model's by a relative L2" in captured.err
     assert "--max-drop" in captured.err
     assert not (tmp_path / "bundle").exists()
+    assert main([*fragile, "-o", output, "--max-drop", "3"]) == 3
+    assert "of its multiply-adds would run in int8 (at least 50%): the others went back to float" in (
+        capsys.readouterr().err
+    )
+    monkeypatch.setattr("edgeport_export.quantize.recipes.Recipe.min_share", 0.0, raising=False)
     assert main([*fragile, "-o", output, "--max-drop", "3"]) == 0
     text = capsys.readouterr().out
     assert "(all in int8)" in text
@@ -165,7 +170,11 @@ def test_a_budget_that_cannot_be_met_is_status_3_and_no_bundle(
 
 
 def test_what_was_not_asked_for_is_left_out_where_it_loses_too_much(
-    fragile: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    fragile: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    int8_is_free: None,
 ) -> None:
     monkeypatch.setattr("edgeport_export.quantize.equalize._MAX_IMBALANCE", 1e9)
     argv = [word for word in fragile if word not in ("--quantize", "int8")]
