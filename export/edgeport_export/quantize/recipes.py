@@ -9,7 +9,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
-from edgeport_export.graph.index import has_products
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -170,7 +169,9 @@ def family_of(model: onnx.ModelProto) -> Family:
     there is no operator that normalizes layers), and does no less in linear layers than in convolutions;
     ``saturating`` where it has tanh or sigmoid and no ReLU, and less than a tenth of its weights in convolutions.
     """
-    from edgeport_export.quantize.work import multiply_adds, share_of  # brings onnx, which the command line can spare
+    # These bring onnx, which the command line can spare.
+    from edgeport_export.graph.index import has_products
+    from edgeport_export.quantize.work import multiply_adds, share_of
 
     operators = {node.op_type for node in model.graph.node}
     if "LayerNormalization" in operators or has_products(model.graph):

@@ -17,7 +17,6 @@ from edgeport_runtime.errors import InputError
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
 
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.outputs.predictions import StreamResult
@@ -105,16 +104,19 @@ def _check_order(args: argparse.Namespace) -> None:
 
     from edgeport_runtime.pixels.formats import image_suffixes
 
-    first, others = Path(args.bundle), [path for path in args.images if _is_model(Path(path))]
-    if others and (first.suffix.lower() in image_suffixes() or not _is_model(first)):
+    first, others = Path(args.bundle), [path for path in args.images if _is_model(path)]
+    if others and (first.suffix.lower() in image_suffixes() or not _is_model(args.bundle)):
         words = [others[0], args.bundle, *(path for path in args.images if path != others[0])]
         raise InputError(f"{others[0]} is the bundle, which comes first: run-model predict {shlex.join(words)}")
 
 
-def _is_model(path: Path) -> bool:
-    from edgeport_runtime.bundle.manifest import MANIFEST_NAME
+def _is_model(text: str) -> bool:
+    from pathlib import Path
 
-    return path.suffix.lower() == ".onnx" or (path / MANIFEST_NAME).is_file()
+    from edgeport_runtime.bundle.manifest import MANIFEST_NAME
+    from edgeport_runtime.pixels.decode import is_folder
+
+    return text.lower().endswith(".onnx") or (is_folder(text) and (Path(text) / MANIFEST_NAME).is_file())
 
 
 def _tell_choice(args: argparse.Namespace, told: Mapping[str, Any]) -> None:

@@ -84,11 +84,20 @@ class _WarningsOnce:
 
 
 def _unwind(signum: int, frame: FrameType | None) -> None:
-    """Raise, so that temporary files are removed; not within an import, whose callbacks swallow what is raised."""
-    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib") and hasattr(signal, "setitimer"):
+    """Raise, so that temporary files are removed; not where Python swallows what is raised, or makes another of it."""
+    if _would_change(frame) and hasattr(signal, "setitimer"):
         signal.signal(signal.SIGALRM, lambda _, later: _unwind(signum, later))
         signal.setitimer(signal.ITIMER_REAL, _RETRY_S)
         return
     if signum == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + signum)
+
+
+def _would_change(frame: FrameType | None) -> bool:
+    """True within an import's callbacks, and within ``__set_name__``, of which Python makes a RuntimeError."""
+    if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
+        return True
+    while frame is not None and frame.f_code.co_name != "__set_name__":
+        frame = frame.f_back
+    return frame is not None

@@ -38,3 +38,14 @@ def test_an_interruption_has_its_status() -> None:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     assert run_command(body) == 130
+
+
+def test_what_arrives_while_a_class_names_its_fields_is_raised_after_that() -> None:
+    class Field:
+        def __set_name__(self, owner: type, name: str) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    signal.signal(signal.SIGINT, _unwind)
+    with pytest.raises(KeyboardInterrupt):
+        type("Made", (), {"field": Field()})  # Python would make a RuntimeError of what is raised there
+        time.sleep(5)
