@@ -235,7 +235,7 @@ class Chain:
             )
         is_float = classifier.variant is not None and classifier.variant.quantization is None
         answers = check_answers(
-            classifier, golden.images, golden.answers, tolerance=MAX_SCORE_DIFFERENCE if is_float else 1.0
+            classifier, golden.images, golden.answers, tolerance=MAX_SCORE_DIFFERENCE if is_float else 1.0, workers=1
         )
         if answers.problem is not None:
             raise ParityError(

@@ -106,7 +106,7 @@ def answers_in(arrays: Mapping[str, NDArray[np.generic]], contract: Contract, *,
 
 
 def check_answers(
-    classifier: RunsImages, images: Sequence[Path], answers: Answers, *, tolerance: float
+    classifier: RunsImages, images: Sequence[Path], answers: Answers, *, tolerance: float, workers: int | None = None
 ) -> AnswerReport:
     """Ask ``predict`` for each image, ``stream`` for all of them, and the same code for the made-up outputs.
 
@@ -115,6 +115,7 @@ def check_answers(
         images: the golden images.
         answers: PyTorch's.
         tolerance: largest difference of a probability.
+        workers: of the stream; 1 spares it a session of its own.
     """
     contract = classifier.contract
     for row, outputs_K in enumerate(answers.outputs):
@@ -127,7 +128,7 @@ def check_answers(
             return AnswerReport(difference, 0, f"made-up outputs {row}: {problem}")
     k = answers.images.order.shape[1]
     asked = [classifier.predict(image, k) for image in images]
-    streamed = list(classifier.stream(images, top_k=k, batch_size=_STREAMED))
+    streamed = list(classifier.stream(images, top_k=k, batch_size=_STREAMED, workers=workers))
     largest, num_equal = 0.0, 0
     for row, (image, alone, result) in enumerate(zip(images, asked, streamed, strict=True)):
         if result.error is not None:

@@ -35,7 +35,9 @@ class RunsImages(Protocol):
         """The most probable classes of one image, best first."""
         ...
 
-    def stream(self, items: Iterable[ImageSource], *, batch_size: int = ..., top_k: int = 5) -> Iterator[StreamResult]:
+    def stream(
+        self, items: Iterable[ImageSource], *, batch_size: int = ..., workers: int | None = None, top_k: int = 5
+    ) -> Iterator[StreamResult]:
         """The same for many images, in their order."""
         ...
 
