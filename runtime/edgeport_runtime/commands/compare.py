@@ -44,7 +44,7 @@ class Side(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """Both models, the batch that they were timed with, what was found, and why labels were not used, if so."""
+    """Both models, the batch that they were timed with, what was found, and what to know of the images, if anything."""
 
     first: Side
     second: Side
@@ -153,7 +153,8 @@ def _golden(loaded: Sequence[tuple[Path, Classifier]]) -> _Images:
     for bundle, classifier in loaded:
         if classifier.manifest is not None:
             golden = classifier.manifest.golden.images
-            return _Images([checked_file(bundle, image.file, image.sha256) for image in golden], None, None)
+            paths = [checked_file(bundle, image.file, image.sha256) for image in golden]
+            return _Images(paths, None, "these are the golden images, and few; --data PATH compares on your own")
     raise InputError("two lone .onnx have no golden images; give images with --data")
 
 
