@@ -140,8 +140,10 @@ def contract_of(values: Mapping[str, Value], options: GraphOptions) -> Contract:
 
 
 def sources_of(values: Mapping[str, Value], *names: str) -> dict[str, str]:
-    """For the manifest: the place that told each of those options, where any did."""
+    """For the manifest: the place that told each of those options, where any did and the contract has it."""
     sources = {name: values[name].source for name in names if name in values}
+    if "crop_offset" in sources and values["crop_offset"].value == "even":
+        del sources["crop_offset"]
     return {name: COMMAND_LINE if source == LABELS_FILE else source for name, source in sources.items()}
 
 
