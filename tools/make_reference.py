@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from edgeport_export.cli import make_parser as export_parser
+from edgeport_export.parser import make_parser as export_parser
 from edgeport_runtime.commands.arguments import Parser, value_of
 from edgeport_runtime.commands.parser import make_parser as run_parser
 

@@ -7,7 +7,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import onnx
 
@@ -133,46 +133,62 @@ def export(
         chain = Chain(original, batches, contract=subject.contract, num_images=len(files))
         check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
         golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
-        if isinstance(subject, GivenFile):
-            subject.check_original(chain)
-            traced = _adapt(subject, chain, work=work, progress=progress)
-            opset = traced.opset
-        else:
-            traced = _trace(subject, original, config, chain, work=work, progress=progress)
-            opset = config.opset
-        made: tuple[Made, ...] = ()
-        others: tuple[Variant, ...] = ()
-        notes: tuple[str, ...] = ()
-        limits: dict[str, Limits] = {}
-        if isinstance(subject, GivenFile) and subject.quantized is not None:
-            first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
-        else:
-            first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
-            made, others, told = _write_quantized(
-                source, subject, opset, config, chain, bundle=bundle, progress=progress
-            )
-            notes, limits = (*notes, *told), {m.plan.name: m.limits for m in made}
+        models = _write_all(subject, original, config, chain, work=work, bundle=bundle, progress=progress)
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
             manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
             write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 
-        write((first, *others))
-        not_asked = {m.plan.name for m in made if not m.plan.is_asked}
-        variants, measured, more = _run_variants(
-            (first, *others), limits, not_asked, chain, bundle=bundle, progress=progress
-        )
-        made = tuple(m for m in made if any(m.plan.name == variant.name for variant in variants))
-        variants = write_models(variants, config.bundle_options, limits, chain, bundle=bundle, progress=progress)
+        write(models.variants)
+        variants, measured, more = _run_variants(models, chain, bundle=bundle, progress=progress)
+        made = tuple(m for m in models.made if any(m.plan.name == variant.name for variant in variants))
+        variants = write_models(variants, config.bundle_options, models.limits, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")
         check_infer(bundle, manifest, name=original.name)
-        _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=traced)
+        _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=models.traced)
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *notes, *more)
+    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
+
+
+class _Models(NamedTuple):
+    """What was written: the traced graph, the variants, how EdgePort quantized those that it did, and their limits."""
+
+    traced: Traced
+    variants: tuple[Variant, ...]
+    made: tuple[Made, ...]
+    limits: dict[str, Limits]
+    notes: tuple[str, ...]
+
+
+def _write_all(
+    subject: Subject | GivenFile,
+    original: Original,
+    config: ExportConfig,
+    chain: Chain,
+    *,
+    work: Path,
+    bundle: Path,
+    progress: Progress,
+) -> _Models:
+    """Trace, or take the file that was given, and write each variant, every one compared with the original."""
+    if isinstance(subject, GivenFile):
+        subject.check_original(chain)
+        traced = _adapt(subject, chain, work=work, progress=progress)
+        opset = traced.opset
+        if subject.quantized is not None:
+            first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
+            return _Models(traced, (first,), (), limits, ())
+    else:
+        traced = _trace(subject, original, config, chain, work=work, progress=progress)
+        opset = config.opset
+    first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
+    made, others, more = _write_quantized(source, subject, opset, config, chain, bundle=bundle, progress=progress)
+    limits = {m.plan.name: m.limits for m in made}
+    return _Models(traced, (first, *others), made, limits, (*notes, *more))
 
 
 def _notes_on_input(subject: Subject | GivenFile) -> list[str]:
@@ -193,23 +209,18 @@ def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: floa
 
 
 def _run_variants(
-    variants: tuple[Variant, ...],
-    limits: dict[str, Limits],
-    not_asked: set[str],
-    chain: Chain,
-    *,
-    bundle: Path,
-    progress: Progress,
+    models: _Models, chain: Chain, *, bundle: Path, progress: Progress
 ) -> tuple[tuple[Variant, ...], dict[str, Any], list[str]]:
     """Compare what each variant gives from image bytes, loaded the way a user loads it.
 
     Returns:
         The variants with what `run-model verify` accepts from them, their latencies, and which were left out, and why.
     """
+    limits, not_asked = models.limits, {m.plan.name for m in models.made if not m.plan.is_asked}
     checked, notes = [], []
     with ExitStack() as stack:
         loaded = {}
-        for variant in variants:
+        for variant in models.variants:
             stage = f"runtime {variant.name}"
             progress.stage(stage)
             if saturates(variant.quantization, CPU):

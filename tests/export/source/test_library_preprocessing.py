@@ -14,23 +14,14 @@ import pytest
 
 from edgeport_export.source.processor import PROCESSOR, processor_fields
 from edgeport_export.source.resolve import ARCHITECTURE, preprocess_of, resolve, tell_architecture
+from edgeport_export.source.subject import OWN_INPUT
 from edgeport_runtime.pixels.decode import find_images
-from edgeport_runtime.pixels.preprocess import PreprocessSpec, to_pixels
+from edgeport_runtime.pixels.preprocess import to_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 E2E = Path(__file__).parents[2] / "e2e"
-NOTHING_KNOWN = PreprocessSpec(
-    color="rgb",
-    resize="shorter",
-    resize_size=1,
-    interpolation="bilinear",
-    image_size=1,
-    scale="unit",
-    mean=(0.0,) * 3,
-    std=(1.0,) * 3,
-)
 LIBRARIES = [f"timm_{name}" for name in ("bicubic", "bilinear", "most", "all", "squash")]
 LIBRARIES += [f"torchvision_{name}" for name in ("bilinear", "bicubic", "close")]
 TRANSFORMERS = [
@@ -70,7 +61,7 @@ def _pixels(case: str, reference: Path, photos: list[Path]) -> np.ndarray:
         fields = processor_fields(told, set())
     else:
         fields = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
-    spec = preprocess_of(resolve({ARCHITECTURE: tell_architecture(NOTHING_KNOWN), PROCESSOR: fields}))
+    spec = preprocess_of(resolve({ARCHITECTURE: tell_architecture(OWN_INPUT), PROCESSOR: fields}))
     return np.stack([to_pixels(photo, spec) for photo in photos])
 
 

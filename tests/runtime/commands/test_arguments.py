@@ -14,7 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from edgeport_export.cli import main as export_main
-from edgeport_export.cli import make_parser as export_parser
+from edgeport_export.parser import make_parser as export_parser
 from edgeport_runtime import Classifier
 from edgeport_runtime.commands.cli import main as run_main
 from edgeport_runtime.commands.parser import make_parser as run_parser
