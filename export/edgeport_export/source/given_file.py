@@ -38,7 +38,7 @@ from edgeport_export.source.resolve import (
 from edgeport_export.source.sidecar import tell_own_files, unused_files, weights_entry
 from edgeport_export.source.subject import OWN_INPUT, check_given, command_line_of
 from edgeport_models.weights import find_weights
-from edgeport_runtime.bundle.manifest import QUANTIZATION_KEY
+from edgeport_runtime.bundle.manifest import CONTRACT_KEY, QUANTIZATION_KEY
 from edgeport_runtime.engine.foreign import Asked
 from edgeport_runtime.errors import InputError
 
@@ -149,6 +149,11 @@ def find_given(config: ExportConfig) -> GivenFile:
     command_line = command_line_of(config)
     given = read_onnx(Path(config.architecture or ""))
     name = given.path.name
+    if any(entry.key == CONTRACT_KEY for entry in given.model.metadata_props):
+        raise InputError(
+            f"{name} was written by EdgePort, and its input would have to be told anew; run-model takes it as it is; for "
+            "other variants or options, export the network again that it came from"
+        )
     notes = _choose_output(given.model, config.output_name, name)
     quantized = _quantized(given.model, config, name)
     source = find_weights(given.path)

@@ -460,6 +460,12 @@ def test_weights_outside_of_the_folder_are_not_read(location: str, message: str,
         _export(alter(write_net(folder / "net.onnx"), move))
 
 
+def test_a_file_that_edgeport_wrote_is_not_described_anew(tmp_path: Path) -> None:
+    bundle = _export(write_net(tmp_path / "net.onnx"), mean=(0.5,) * 3).path
+    with pytest.raises(EdgeportError, match=r"model\.fp32\.onnx was written by EdgePort, and its input would"):
+        _export(bundle / "model.fp32.onnx", output=tmp_path / "again")
+
+
 def test_options_for_files_are_for_files(tmp_path: Path) -> None:
     config = ExportConfig(architecture="lenet5", output=tmp_path / "bundle", input_layout="nhwc")
     from edgeport_export.source.subject import check_options
