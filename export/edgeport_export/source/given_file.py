@@ -151,8 +151,8 @@ def find_given(config: ExportConfig) -> GivenFile:
     name = given.path.name
     if any(entry.key == CONTRACT_KEY for entry in given.model.metadata_props):
         raise InputError(
-            f"{name} was written by EdgePort, and its input would have to be told anew; run-model takes it as it is; for "
-            "other variants or options, export the network again that it came from"
+            f"{name} was written by EdgePort, and its input would have to be told anew; run-model takes it as it is; "
+            "for other variants or options, export the network again that it came from"
         )
     notes = _choose_output(given.model, config.output_name, name)
     quantized = _quantized(given.model, config, name)
