@@ -247,3 +247,9 @@ def test_options_are_checked_against_what_lies_beside_the_weights(
     ):
         status, error = _fails(capsys, tmp_path, *argv, *contradiction, "-o", str(tmp_path / "other"))
         assert (status, error) == (2, f"error: {message}\n")
+
+
+@pytest.mark.parametrize(("size", "sides"), [(["28"], (28, 28)), (["24", "40"], (24, 40))])
+def test_the_architecture_may_stand_behind_the_size(size: list[str], sides: tuple[int, int], tmp_path: Path) -> None:
+    assert main(["--image-size", *size, "lenet5", "--quantize", "none", "-o", str(tmp_path / "bundle")]) == 0
+    assert load_manifest(tmp_path / "bundle").contract.preprocess.image_sides == sides
