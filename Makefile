@@ -65,7 +65,8 @@ PEER := $(PYTHON) -m pip --disable-pip-version-check install --quiet --no-deps -
 	for name in libonnxruntime.so libonnxruntime.so.1; do \
 		ln -sf $(abspath $(VENV))/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so.1.* .peers/capi/lib/$$name; done
 	mkdir -p .peers/npm .peers/edge
-	npm install --silent --prefix .peers/npm --ignore-scripts onnxruntime-node@1.30.0 onnxruntime-web@1.30.0
+	npm install --silent --prefix .peers/npm --ignore-scripts onnxruntime-node@1.30.0 onnxruntime-web@1.30.0 \
+		axe-core@4.14.1
 	touch $@
 
 # What tools/bench_peers.py compares with; tests do without it.
