@@ -287,7 +287,7 @@ def _trace(
     if isinstance(original, TorchOriginal) and traced.program is not None:
         original.follow(traced.program)
     progress.stage("exported")
-    chain.check_graph("exported", traced.path)
+    chain.check_graph("exported", traced.path, few=True)
     return traced
 
 
@@ -321,7 +321,12 @@ def _write_fp32(
     simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
     notes = simplify(traced, subject.contract, simplified)
     progress.stage("simplified")
-    chain.check_graph("simplified", simplified)
+    try:
+        chain.check_graph("simplified", simplified)
+    except ParityError:
+        if isinstance(subject, Subject):
+            chain.check_graph("exported", traced.path)  # on all inputs this time: it may be the one to blame
+        raise
     progress.stage("variant fp32")
     # What quantizes takes the newer operators, by which it knows the parts of a network.
     source, path = simplified, bundle / simplified.name

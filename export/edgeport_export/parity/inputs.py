@@ -86,7 +86,8 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
     """Batches that hold every kind of input and every batch size of the chain once.
 
     Kinds: images, seeded random values, the constants pixel 0 and pixel 255. Sizes: 8, 3, 2 and 1, or the contract's
-    fixed one. The images come first, in their order.
+    fixed one. The images come first, in their order; the batch of 1 is the last image of the first batch of 8, so that
+    an answer is known beside others and alone.
 
     Args:
         images: preprocessed, float32 CHW each.
@@ -103,7 +104,7 @@ def make_batches(images: Sequence[NDArray[np.float32]], contract: Contract, *, s
         chunks = [stacked[i : i + 8] for i in range(0, len(stacked), 8)]
         if len(chunks[0]) < 8:
             chunks.append(_random(generator, (8, *shape)))
-        return [*chunks, random, constants, stacked[:1]]
+        return [*chunks, random, constants, max(chunks, key=len)[-1:]]
     every = np.concatenate([stacked, random, constants])
     missing = -len(every) % contract.batch
     every = np.concatenate([every, _random(generator, (missing, *shape))])

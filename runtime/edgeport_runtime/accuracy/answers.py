@@ -106,7 +106,7 @@ def answers_in(arrays: Mapping[str, NDArray[np.generic]], contract: Contract, *,
 
 
 def check_answers(
-    classifier: RunsImages, images: Sequence[Path], answers: Answers, *, tolerance: float, workers: int | None = None
+    classifier: RunsImages, images: Sequence[Path], answers: Answers, *, tolerance: float, brief: bool = False
 ) -> AnswerReport:
     """Ask ``predict`` for each image, ``stream`` for all of them, and the same code for the made-up outputs.
 
@@ -115,7 +115,7 @@ def check_answers(
         images: the golden images.
         answers: PyTorch's.
         tolerance: largest difference of a probability.
-        workers: of the stream; 1 spares it a session of its own.
+        brief: ask ``stream`` for one batch only, in the session that is there.
     """
     contract = classifier.contract
     for row, outputs_K in enumerate(answers.outputs):
@@ -128,14 +128,19 @@ def check_answers(
             return AnswerReport(difference, 0, f"made-up outputs {row}: {problem}")
     k = answers.images.order.shape[1]
     asked = [classifier.predict(image, k) for image in images]
-    streamed = list(classifier.stream(images, top_k=k, batch_size=_STREAMED, workers=workers))
-    largest, num_equal = 0.0, 0
-    for row, (image, alone, result) in enumerate(zip(images, asked, streamed, strict=True)):
+    some, workers = (images[:_STREAMED], 1) if brief else (images, None)
+    streamed: list[list[Prediction]] = []
+    for result in classifier.stream(some, top_k=k, batch_size=_STREAMED, workers=workers):
         if result.error is not None:
             raise result.error
         assert result.predictions is not None
+        streamed.append(result.predictions)
+    if len(streamed) != len(some):
+        return AnswerReport(0.0, 0, f"stream gives {len(streamed)} results for {len(some)} images")
+    largest, num_equal = 0.0, 0
+    for row, (image, alone) in enumerate(zip(images, asked, strict=True)):
         is_right = True
-        for how, found in (("predict", alone), ("stream", result.predictions)):
+        for how, found in (("predict", alone), *(("stream", found) for found in streamed[row : row + 1])):
             difference, is_equal, problem = _compare(found, answers.images, row, answers.labels, tolerance=tolerance)
             if problem is not None:
                 return AnswerReport(difference, num_equal, f"{image.name}, {how}: {problem}")
