@@ -1,11 +1,12 @@
 """Default int8 over networks of many families, against float32 and what `onnxruntime.quantization` makes of them.
 
     make .peers/.installed
-    python tools/bench_zoo.py -o DIR [--networks NAME,NAME,...] [--images N] [--rounds N] [--json]
+    python tools/bench_zoo.py -o DIR [--networks NAME,NAME,...] [--images N] [--make-only] [--rounds N] [--json]
 
 Each network is exported with random weights and without asking for int8, with ranges of photos from the folder that
-EDGEPORT_TEST_DATA names, in a process of its own; its result is DIR/NAME.json, and a network that has one is not run
-again, so that the command can be interrupted, or given a few networks at a time. The table is of all results in DIR.
+EDGEPORT_TEST_DATA names, in a process of its own. All contenders' files are kept in DIR/NAME, and what became of them
+in DIR/NAME.json: a network is made once and timed once, so that the command can be interrupted, given a few networks at
+a time, or made with --make-only on a busy machine and timed later on a quiet one. The table is of what was timed.
 
 Contenders, on stock ONNX Runtime's CPU provider, all made from EdgePort's float32 graph: our int8; `quantize_static`
 with int8 and with uint8 activations, weights per channel, all operators; `quantize_dynamic` over the linear layers.
@@ -22,10 +23,10 @@ import functools
 import json
 import math
 import os
+import shutil
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,56 +56,64 @@ _TIMM = (
 NETWORKS = (*_OURS, *(f"torchvision:{n}" for n in _TORCHVISION.split()), *(f"timm:{n}" for n in _TIMM.split()))
 
 
-def measure(name: str, num_images: int, rounds: int) -> dict[str, Any]:
-    """What becomes of one network."""
+def make(name: str, folder: Path, num_images: int) -> dict[str, Any]:
+    """The contenders of one network, as files in a folder, and how far each is from float32."""
     if name.startswith(("torchvision:", "timm:")):
         import tvshim  # noqa: F401 - torchvision's compiled half does not fit the CPU build of torch
 
     from edgeport_export import ExportConfig, export
     from edgeport_export.quantize.calibration import CalibrationImages
+    from quantizers import session
+
+    photos = folder / "photos"
+    photos.mkdir(parents=True)
+    for path in sorted(PHOTOS.rglob("*.jpg"))[:num_images]:
+        (photos / f"{path.parent.name}-{path.name}").symlink_to(path)
+    start = time.perf_counter()
+    result = export(ExportConfig(architecture=name, output=folder / "bundle", calibration=photos))
+    seconds = time.perf_counter() - start
+    contract = result.manifest.contract
+    batches = list(CalibrationImages(photos, contract, seed=0).batches())
+    fp32 = result.path / "model.fp32.onnx"
+    files, failed = {"fp32": fp32}, {}
+    details: dict[str, Any] | None = None
+    for variant in result.manifest.variants[1:]:
+        files["int8"], details = result.path / variant.file, dict(variant.quantization or {})
+    for contender, write in _theirs(fp32, folder, batches).items():
+        try:
+            files[contender] = write()
+            session(files[contender])
+        except Exception as error:  # noqa: BLE001 - of whatever kind: it is told in the table
+            files.pop(contender, None)
+            failed[contender] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
+    outputs = {
+        c: np.concatenate([run(None, {"image": batch})[0] for batch in batches])
+        for c, run in ((c, session(path).run) for c, path in files.items())
+    }
+    return {
+        "name": name,
+        "share": None if details is None else details["share"],
+        "scheme": None if details is None else details["scheme"],
+        "float_layers": None if details is None else [len(details["float_layers"]), details["num_layers"]],
+        "reason": next((note for note in result.notes if note.startswith("no int8 variant")), None),
+        "export_seconds": round(seconds, 1),
+        "failed": failed,
+        "files": {c: str(path.relative_to(folder)) for c, path in files.items()},
+        "input_shape": list(contract.input_shape),
+        "compared": {c: _compared(out, outputs["fp32"], contract) for c, out in outputs.items() if c != "fp32"},
+    }
+
+
+def time_made(made: dict[str, Any], folder: Path, rounds: int) -> dict[str, Any]:
+    """The same with the latency of each contender."""
     from edgeport_runtime.tuning.timing import time_in_turn
     from quantizers import session
 
-    with tempfile.TemporaryDirectory() as folder:
-        work = Path(folder)
-        photos = work / "photos"
-        photos.mkdir()
-        for path in sorted(PHOTOS.rglob("*.jpg"))[:num_images]:
-            (photos / f"{path.parent.name}-{path.name}").symlink_to(path)
-        start = time.perf_counter()
-        result = export(ExportConfig(architecture=name, output=work / "bundle", calibration=photos))
-        seconds = time.perf_counter() - start
-        contract = result.manifest.contract
-        batches = list(CalibrationImages(photos, contract, seed=0).batches())
-        fp32 = result.path / "model.fp32.onnx"
-        files, failed = {"fp32": fp32}, {}
-        details: dict[str, Any] | None = None
-        for variant in result.manifest.variants[1:]:
-            files["int8"], details = result.path / variant.file, dict(variant.quantization or {})
-        for contender, make in _theirs(fp32, work, batches).items():
-            try:
-                files[contender] = make()
-                session(files[contender])
-            except Exception as error:  # noqa: BLE001 - of whatever kind: it is told in the table
-                files.pop(contender, None)
-                failed[contender] = f"{type(error).__name__}: {str(error).splitlines()[0]}"
-        runs = {contender: session(path).run for contender, path in files.items()}
-        outputs = {c: np.concatenate([run(None, {"image": batch})[0] for batch in batches]) for c, run in runs.items()}
-        generator = np.random.default_rng(0)
-        x_BCHW = generator.standard_normal((1, *contract.input_shape), dtype=np.float32)
-        calls = {c: functools.partial(run, None, {"image": x_BCHW}) for c, run in runs.items()}
-        times = time_in_turn(calls, rounds=rounds, calls=CALLS, least_ms=LEAST_MS)
-        return {
-            "name": name,
-            "share": None if details is None else details["share"],
-            "scheme": None if details is None else details["scheme"],
-            "float_layers": None if details is None else [len(details["float_layers"]), details["num_layers"]],
-            "reason": next((note for note in result.notes if note.startswith("no int8 variant")), None),
-            "export_seconds": round(seconds, 1),
-            "failed": failed,
-            "latency_ms": {c: statistics.median(values) for c, values in times.items()},
-            "compared": {c: _compared(out, outputs["fp32"], contract) for c, out in outputs.items() if c != "fp32"},
-        }
+    x_BCHW = np.random.default_rng(0).standard_normal((1, *made["input_shape"]), dtype=np.float32)
+    runs = {contender: session(folder / file).run for contender, file in made["files"].items()}
+    calls = {contender: functools.partial(run, None, {"image": x_BCHW}) for contender, run in runs.items()}
+    times = time_in_turn(calls, rounds=rounds, calls=CALLS, least_ms=LEAST_MS)
+    return {**made, "latency_ms": {c: statistics.median(values) for c, values in times.items()}}
 
 
 def _theirs(fp32: Path, work: Path, batches: list[NDArray[np.float32]]) -> dict[str, Any]:
@@ -128,8 +137,21 @@ def _compared(outputs_BK: NDArray[np.float32], reference_BK: NDArray[np.float32]
     }
 
 
+def _work(name: str, path: Path, args: argparse.Namespace) -> None:
+    """The worker: what is missing of one network."""
+    folder = path.with_suffix("")
+    if path.exists():
+        result = time_made(json.loads(path.read_text()), folder, args.rounds)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        result = make(name, folder, args.images)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(result, indent=2))
+    temporary.replace(path)
+
+
 def _run(name: str, path: Path, args: argparse.Namespace) -> str | None:
-    """Measure a network in a process of its own; the last line of what it says if it fails."""
+    """Do the next step of a network in a process of its own; the last line of what it says if it fails."""
     peers = (ROOT / "tools", ROOT / "tests" / "e2e", *(ROOT / ".peers" / peer for peer in ("timm", "torchvision")))
     search = os.pathsep.join([*map(str, peers), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", __file__, "--worker", name, "-o", str(path)]
@@ -142,6 +164,16 @@ def _run(name: str, path: Path, args: argparse.Namespace) -> str | None:
         return f"not done in {LIMIT_S} s"
     lines = process.stderr.strip().splitlines()
     return None if process.returncode == 0 else lines[-1] if lines else f"status {process.returncode}"
+
+
+def _finish(name: str, args: argparse.Namespace) -> str | None:
+    """Make a network's contenders and time them, as far as that was not done; why it could not be."""
+    path = args.output / f"{name.replace(':', '_')}.json"
+    if not path.exists() and (reason := _run(name, path, args)) is not None:
+        return reason
+    if not args.make_only and "latency_ms" not in json.loads(path.read_text()):
+        return _run(name, path, args)
+    return None
 
 
 def best_of_theirs(result: dict[str, Any]) -> str | None:
@@ -189,26 +221,25 @@ def main() -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="folder of the results")
     parser.add_argument("--networks", metavar="NAME,NAME", help=f"networks to run (default: {len(NETWORKS)})")
     parser.add_argument("--images", type=int, default=32, metavar="N", help="photos for ranges and errors (default 32)")
+    parser.add_argument("--make-only", action="store_true", help="make the contenders and time nothing")
     parser.add_argument("--rounds", type=int, default=6, metavar="N", help="turns of each contender (default 6)")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.add_argument("--worker", metavar="NAME", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker is not None:
-        document = json.dumps(measure(args.worker, args.images, args.rounds), indent=2)
-        temporary = args.output.with_suffix(".tmp")
-        temporary.write_text(document)
-        temporary.replace(args.output)
+        _work(args.worker, args.output, args)
         return 0
     args.output.mkdir(parents=True, exist_ok=True)
     failed = {}
-    for name in NETWORKS if args.networks is None else args.networks.split(","):
-        path = args.output / f"{name.replace(':', '_')}.json"
-        if not path.exists() and (reason := _run(name, path, args)) is not None:
+    names = NETWORKS if args.networks is None else args.networks.split(",")
+    for number, name in enumerate(names, 1):
+        reason = _finish(name, args)
+        if reason is not None:
             failed[name] = reason
-            print(f"{name}: {reason}", file=sys.stderr, flush=True)
-        elif path.exists() and not args.json:
-            print(line(json.loads(path.read_text())), file=sys.stderr, flush=True)
-    results = [json.loads(path.read_text()) for path in sorted(args.output.glob("*.json"))]
+        if not args.json:
+            print(f"{number}/{len(names)} {name} {reason or ''}", file=sys.stderr, flush=True)
+    found = [json.loads(path.read_text()) for path in sorted(args.output.glob("*.json"))]
+    results = [result for result in found if "latency_ms" in result]
     if args.json:
         print(json.dumps({"results": results, "failed": failed, "means": means(results)}, indent=2))
         return 1 if failed else 0
