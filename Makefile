@@ -6,7 +6,7 @@ STEPS ?=
 # By files, so that each worker makes the bundles of a file once; the long ones, which come first, before the short.
 WORKERS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/export-model lenet5 --weights digits -o build/digits --force
@@ -23,6 +23,9 @@ test-slow: $(VENV)/.installed .peers/.runtime
 
 check: $(VENV)/.installed .peers/.runtime
 	$(BIN)/python tools/check.py $(STEPS)
+
+docs: $(VENV)/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet -d build/site
 
 clean:
 	rm -rf $(VENV) .peers build dist
