@@ -79,12 +79,17 @@ def _with_pictures(document: Mapping[str, Any], *, has_thumbnails: bool) -> list
     ]
 
 
+def _images(num: int) -> str:
+    return "1 image" if num == 1 else f"{num} images"
+
+
 def _name(one: Mapping[str, Any]) -> str:
     return f"class {one['index']}" if one["label"] is None else str(one["label"])
 
 
 def _title(side: Mapping[str, Any]) -> str:
-    variant = "" if side["variant"] is None else f", {side['variant']}"
+    is_named = side["variant"] is None or side["name"].endswith(f"@{side['variant']}")
+    variant = "" if is_named else f", {side['variant']}"
     precision = "" if side["precision"] is None else f" in {side['precision']}"
     return f"{side['name']}{variant}, on {side['device']}{precision}"
 
@@ -146,9 +151,10 @@ def _mcnemar(c: Mapping[str, Any]) -> str:
         return ""
     p = told["p_value"]
     meaning = "so these images do not tell which is better" if p >= _CHANCE else "so the difference is more than chance"
+    first, second = (_images(told[key]) for key in ("first_only", "second_only"))
     return (
-        f"A alone is right on {told['first_only']} images, B alone on {told['second_only']}. If both were equally "
-        f"good, a difference at least as large would come up with a probability of {p:.3g} (McNemar's test), {meaning}."
+        f"A alone is right on {first}, B alone on {second}. If both were equally good, a difference at least as large "
+        f"would come up with a probability of {p:.3g} (McNemar's test), {meaning}."
     )
 
 

@@ -86,7 +86,7 @@ def measure_bundle(
             machine=describe_machine(),
             versions=report_versions(),
             chosen=chosen.variant.name,
-            reason="; ".join(chosen.explain()["reasons"]),
+            reason=chosen.explain()["reasons"][-1].removeprefix(f"{chosen.variant.name}: "),
             latency=latency,
             nodes={name: profile_variant(bundle, manifest, name, latency[name]) for name in shown if is_cpu},
             excluded=excluded,
@@ -164,5 +164,8 @@ def _seen(
         note = told if note is None else f"{note}; {told}"
     if labelled is not None:
         labelled = labelled.subset(usable)
-    outputs = {name: np.stack([found[i].outputs for i in usable]) for name, found in results.items()}
+    outputs = {
+        name: np.stack([outputs_K for i in usable if (outputs_K := found[i].outputs) is not None])
+        for name, found in results.items()
+    }
     return seen._replace(images=[paths[i] for i in usable], outputs=outputs, labelled=labelled), note

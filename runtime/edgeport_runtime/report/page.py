@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Page", "bundle_page"]
 
 _TEXT_COLUMNS = frozenset(
-    ("precision", "how it was made", "same file as", "variant", "device", "result", "operator", "taken for", "digest")
+    ("precision", "same file as", "variant", "device", "result", "operator", "taken for", "digest")
 )
 _OPTION = re.compile(r"(--[a-z-]+(?: [A-Z]+\b)?|run-model (?:verify|report) BUNDLE(?: -o FILE)?)")
 _TEMPLATES = Path(__file__).parent / "templates"

@@ -24,8 +24,9 @@ __all__ = [
 ]
 
 _FLOOR = 1e-9  # where a plot on a log scale shows an error of zero
+_WIDE = 10  # of the slowest call to the fastest
 _ROW = 26  # pixels of a bar with its gap
-_LEFT = 0.4  # of the width: further to the left there is no room for a name
+_NAME_WIDTH = 115  # pixels of the name of a variant beside its circle
 _MS = "milliseconds per call, median (less is better)"
 
 
@@ -57,7 +58,8 @@ def variants_plot(rows: Sequence[Mapping[str, Any]], score: str, *, chosen: str,
     )
     charts = [spread, points]
     for i, row in enumerate(sorted(rows, key=lambda row: row["ms"])):
-        is_left = i == 0 and row["ms"] > _LEFT * slowest  # two that are near each other are named on either side
+        place = row["ms"] / (1.35 * slowest) * (width - 70)
+        is_left = i == 0 and place > _NAME_WIDTH  # two that are near each other are named on either side
         align, dx = ("right", -26) if is_left else ("left", 26)
         names = alt.Chart(alt.Data(values=[row])).mark_text(align=align, dx=dx, dy=16 * (i % 3), fontWeight="bold")
         charts.append(names.encode(x=x, y=y, text="label:N"))
@@ -185,13 +187,16 @@ def precision_recall_plot(
 def changes_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
     """How many more images the second model decides for each class: ``label`` and ``change``."""
     alt = require_altair()
-    base = alt.Chart(alt.Data(values=list(rows))).encode(y=_names_axis(alt, rows, "label", width))
-    more = alt.condition("datum.change < 0", alt.value(WARN), alt.value(ACCENT))
-    bars = base.mark_bar(height=14).encode(
-        x=alt.X("change:Q", title="images that B decides for the class, less those of A", axis=alt.Axis(tickMinStep=1)),
-        color=more,
+    low, high = min(0, *(row["change"] for row in rows)), max(0, *(row["change"] for row in rows))
+    step = max(1, (high - low) // 8)
+    x = alt.X(
+        "change:Q",
+        title="images that B decides for it, less those of A",
+        axis=alt.Axis(values=list(range(low, high + 1, step)), format="+d"),
     )
-    return bars.properties(width=width - 150, height=_ROW * len(rows))
+    colour = alt.condition("datum.change < 0", alt.value(WARN), alt.value(ACCENT))
+    base = alt.Chart(alt.Data(values=list(rows))).encode(y=_names_axis(alt, rows, "label", width))
+    return base.mark_bar(height=14).encode(x=x, color=colour).properties(width=width - 150, height=_ROW * len(rows))
 
 
 def benchmark_plot(result: Mapping[str, Any], title: str) -> Chart:
@@ -207,7 +212,14 @@ def benchmark_plot(result: Mapping[str, Any], title: str) -> Chart:
             {"name": name, "ms": row["p50_ms"] / row["batch"], "text": f"{row['p50_ms'] / row['batch']:.3g}"}
         )
     y = alt.Y("name:N", sort=order, title=None, axis=alt.Axis(labelLimit=260))
-    x = alt.X("ms:Q", title="milliseconds per image, less is better", scale=alt.Scale(zero=True))
+    times = [call["ms"] for call in calls]
+    is_wide = max(times) > _WIDE * min(times)  # a few slow calls would leave no room for the others
+    x = alt.X(
+        "ms:Q",
+        title=f"milliseconds per image{', logarithmic' if is_wide else ''}; less is better",
+        scale=alt.Scale(type="log", nice=True) if is_wide else alt.Scale(zero=True),
+        axis=alt.Axis(tickCount=8, format="~g"),
+    )
     ticks = alt.Chart(alt.Data(values=calls)).mark_tick(thickness=1.5, size=16, opacity=0.45, color=ACCENT)
     middle = alt.Chart(alt.Data(values=medians)).encode(x=x, y=y)
     return (

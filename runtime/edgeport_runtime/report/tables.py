@@ -70,8 +70,8 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
     """``variants``, the table, and what is said before it."""
     chosen, first = r["chosen"]["variant"], r["variants"][0]["name"]
     has_accuracy = any(row["accuracy"] for row in r["variants"])
-    columns = ["variant", "MB", "of the size", "p50 ms", "p90 ms", "speed", "same decisions", "flips", "drop"]
-    columns += ["accuracy"] if has_accuracy else []
+    columns = ["variant", "MB", "of the size", "p50 ms", "p90 ms", "speed", "same decisions", "flips", "drop, points"]
+    columns += [_METRICS[r["variants"][0]["accuracy"]["metric"]]] if has_accuracy else []
     rows = []
     for row in r["variants"]:
         latency, agreement = row["latency"], row["agreement"]
@@ -88,12 +88,12 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
             equal, num = agreement["num_equal"], agreement["num_images"]
             cells += [f"{percent(equal / num)} of {num}", str(num - equal)]
         drop = (row["quantization"] or {}).get("drop")
-        cells.append("" if drop is None else f"{drop['points']:g} points")
+        cells.append("" if drop is None else f"{drop['points']:.2f}")
         if has_accuracy:
             cells.append(
                 "" if row["accuracy"] is None else _metric(row["accuracy"]["value"], row["accuracy"]["metric"])
             )
-        rows.append(Row([*cells, row["precision"], _how(row)], mark=row["name"] == chosen))
+        rows.append(Row([*cells, row["precision"]], mark=row["name"] == chosen))
     batch = next((row["latency"]["batch"] for row in r["variants"] if row["latency"]), 1)
     told = (
         f"{chosen} ships: {r['chosen']['reason']}. Decisions are compared on {r['images']['num_images']} images, "
@@ -105,7 +105,8 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "chosen_told": told,
         "no_variants_plot": "Fewer than two variants were both timed and compared, so there is nothing to plot.",
-        "variants": Table([*columns, "precision", "how it was made"], rows),
+        "variants": Table([*columns, "precision"], rows),
+        "made_told": [f"{row['name']}: {_how(row)}." for row in r["variants"] if row["quantization"] is not None],
     }
 
 
@@ -155,8 +156,8 @@ def flips_told(r: Mapping[str, Any]) -> str:
         return f"This bundle has one variant, {first}: there is no other that could decide otherwise."
     if images["source"] in ("synthetic", "golden") and not r["num_flips"]:
         return (
-            f"Not looked for: only the {images['num_images']} {_SOURCES[images['source']].removeprefix('the ')} were "
-            "compared. Images of your own show here whose decision differs."
+            f"None of the {images['num_images']} {_SOURCES[images['source']].removeprefix('the ')} is decided "
+            "otherwise, which says little: more images, and your own, would show here where they flip."
         )
     if not r["num_flips"]:
         told = f"{images['num_images']} images ({_SOURCES[images['source']]})"
@@ -165,7 +166,7 @@ def flips_told(r: Mapping[str, Any]) -> str:
     pictures = "" if any(flip["picture"] for flip in r["flips"]) else " Pictures were left out on request."
     return (
         f"{r['num_flips']} of {images['num_images']} images ({_SOURCES[images['source']]}) are decided otherwise by "
-        f"some variant than by {first}. These are the {shown} whose probabilities differ most, the worst first.{pictures}"
+        f"some variant than by {first}. Those whose probabilities differ most come first; {shown} are shown.{pictures}"
     )
 
 
@@ -218,7 +219,7 @@ def accuracy_part(r: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     num_curves = len(accuracy[chosen].get("precision_recall", ()))
     which = f"the {MAX_CURVES} worst of {num_curves} labels" if num_curves > MAX_CURVES else "each label"
     return {
-        "accuracy_told": f"On {first['num_images']} images with labels, of {_SOURCES[r['images']['source']].split()[-1]}.",
+        "accuracy_told": f"On {first['num_images']} labelled images of {_SOURCES[r['images']['source']].split()[-1]}.",
         "metrics": Table(
             ["variant", *(_METRICS[name] for name in names)],
             [
@@ -271,8 +272,6 @@ def facts(r: Mapping[str, Any], machine: str) -> list[tuple[str, str]]:
 
 def _how(row: Mapping[str, Any]) -> str:
     details = row["quantization"]
-    if details is None:
-        return "as PyTorch has it"
     parts = [str(details["scheme"])]
     calibration = details.get("calibration")
     if calibration is not None:

@@ -155,9 +155,10 @@ def _lost(chosen: Mapping[str, Any]) -> list[str]:
         return []
     low, high = drop["interval"]
     noise = f", which {drop['num_images']} images cannot tell from none" if drop["is_noise"] else ""
+    verb = "gained" if drop["points"] < 0 else "lost"
     return [
-        f"The loss of {chosen['name']} that was measured when it was made is {drop['points']:g} points of "
-        f"{drop['metric']} (95% interval {low:g} to {high:g}){noise}."
+        f"When it was made, {chosen['name']} {verb} {abs(drop['points']):.2f} points of {drop['metric']} (95% interval "
+        f"of the loss {low:.2f} to {high:.2f}){noise}."
     ]
 
 
