@@ -33,18 +33,26 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
-def pytest_runtest_setup() -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """What each export of a process does anew for nothing here is done once, or not at all.
 
     PyTorch makes its table of operators, always the same, which is a third of the export of a small network; and what
-    is timed rests before each turn, for figures that no test looks at. Exports that tests start as commands do both.
+    is timed rests before each turn, for figures that no test looks at. Exports that tests start as commands do all.
     """
     registration = sys.modules.get("torch.onnx._internal.exporter._registration")
     if registration is not None and not hasattr(registration.ONNXRegistry.from_torchlib, "cache_info"):
         make = functools.cache(registration.ONNXRegistry.from_torchlib)
         registration.ONNXRegistry.from_torchlib = staticmethod(make)
+    report = sys.modules.get("edgeport_export.bundle.report")
+    if report is not None:  # to draw a page takes as long as the rest of a small export; tests of pages ask for it
+        has_pages = item.get_closest_marker("pages") is not None
+        report.bundle_page = sys.modules["edgeport_runtime.report.page"].bundle_page if has_pages else _no_page
     if "edgeport_runtime.tuning.timing" in sys.modules:
         sys.modules["edgeport_runtime.tuning.timing"]._REST_S = 0.0
+
+
+def _no_page(_document: object) -> str:
+    return "<!doctype html>"
 
 
 def _require(path: Path, remedy: str) -> Path:

@@ -180,6 +180,7 @@ class ExportConfig:
         match: how folders of ``eval`` become classes: ``auto`` by the labels' names or by number, ``order`` by sorted
             order.
         explain: rank the layers by what they cost.
+        thumbnails: the report shows images of the user's: the golden one, and those that are decided otherwise.
         seed: seed of everything random.
         force: replace an existing bundle.
     """
@@ -228,6 +229,7 @@ class ExportConfig:
     eval: Path | None = None
     match: Match = "auto"
     explain: bool = False
+    thumbnails: bool = True
     seed: int = 0
     force: bool = False
 

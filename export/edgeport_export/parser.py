@@ -239,6 +239,12 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         "--script", choices=get_args(Script), help="Also write a C program that runs the bundle, beside infer.py."
     )
     graph.add_argument(
+        "--no-thumbnails",
+        dest="thumbnails",
+        action="store_false",
+        help="Leave your images out of the report; the golden ones are in the bundle all the same.",
+    )
+    graph.add_argument(
         "--golden",
         type=Path,
         metavar="DIR",

@@ -7,6 +7,7 @@ import time
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import onnx
@@ -16,6 +17,7 @@ from edgeport_export.bundle.formats import write_models, write_scripts
 from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
+from edgeport_export.bundle.report import write_report
 from edgeport_export.bundle.write import (
     manifest_of,
     score_tolerance_of,
@@ -50,8 +52,7 @@ from edgeport_runtime.errors import ExportError, ImageWarning, InputError, Parit
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -133,7 +134,16 @@ def export(
         chain = Chain(original, batches, contract=subject.contract, num_images=len(files))
         check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
         golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
-        models = _write_all(subject, original, config, chain, work=work, bundle=bundle, progress=progress)
+        models = _write_all(
+            subject,
+            original,
+            config,
+            chain,
+            own_golden=() if config.golden is None else [Path(file.source) for file in files],
+            work=work,
+            bundle=bundle,
+            progress=progress,
+        )
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
             manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
@@ -148,10 +158,25 @@ def export(
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")
         check_infer(bundle, manifest, name=original.name)
-        _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=models.traced)
+        seconds = time.perf_counter() - start
+        _write_measurements(bundle, measured, seconds=seconds, traced=models.traced)
+        notes = [*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more]
+        progress.stage("report")
+        missing = write_report(
+            bundle,
+            manifest,
+            config,
+            made=made,
+            measured=measured,
+            notes=notes,
+            seconds=seconds,
+            is_module=module is not None,
+        )
+        notes += [] if missing is None else [missing]
         place(bundle, target, force=config.force)
-    notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more)
-    return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)
+    return ExportResult(
+        path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=tuple(notes)
+    )
 
 
 class _Models(NamedTuple):
@@ -170,6 +195,7 @@ def _write_all(
     config: ExportConfig,
     chain: Chain,
     *,
+    own_golden: Sequence[Path],
     work: Path,
     bundle: Path,
     progress: Progress,
@@ -186,7 +212,9 @@ def _write_all(
         traced = _trace(subject, original, config, chain, work=work, progress=progress)
         opset = config.opset
     first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
-    made, others, more = _write_quantized(source, subject, opset, config, chain, bundle=bundle, progress=progress)
+    made, others, more = _write_quantized(
+        source, subject, opset, config, chain, own_golden=own_golden, bundle=bundle, progress=progress
+    )
     limits = {m.plan.name: m.limits for m in made}
     return _Models(traced, (first, *others), made, limits, (*notes, *more))
 
@@ -354,6 +382,7 @@ def _write_quantized(
     config: ExportConfig,
     chain: Chain,
     *,
+    own_golden: Sequence[Path],
     bundle: Path,
     progress: Progress,
 ) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
@@ -371,6 +400,7 @@ def _write_quantized(
         subject.contract,
         planned,
         golden=chain.images,
+        golden_files=own_golden,
         on_progress=progress.count,
     )
     made, variants = [], []

@@ -32,7 +32,7 @@ from edgeport_runtime.errors import AccuracyError, ExportError, InputError, Quan
 from edgeport_runtime.outputs.metrics import wilson_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from edgeport_export.config import QuantizeOptions
     from edgeport_export.quantize.histogram import Method
     from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.report.outcomes import Seen
 
 __all__ = ["LIMITS", "Made", "Plan", "Planned", "Workshop", "plan_variants"]
 
@@ -106,6 +107,9 @@ class Made:
         trades: layers that went back to float, if a budget was given.
         costs: what each layer costs, if that was asked for.
         notes: what graph passes changed in this variant alone, and why they left what they left.
+        layers: names of all layers, those in float among them.
+        returned: those that went back to float, in their order.
+        seen: what it and the float model give for the user's images; None without any.
     """
 
     plan: Plan
@@ -114,6 +118,9 @@ class Made:
     trades: list[Trade] = field(default_factory=list)
     costs: list[NodeCost] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    returned: tuple[str, ...] = ()
+    seen: Seen | None = None
 
 
 def plan_variants(options: QuantizeOptions, model: onnx.ModelProto, *, is_random: bool) -> Planned:
@@ -190,6 +197,7 @@ class Workshop:
         contract: input and task.
         planned: what is to be made.
         golden: batches of the golden images.
+        golden_files: where those come from, if they are the user's own.
         on_progress: called with (done, all) while something takes long.
 
     Raises:
@@ -204,6 +212,7 @@ class Workshop:
         planned: Planned,
         *,
         golden: list[NDArray[Any]],
+        golden_files: Sequence[Path] = (),
         on_progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self._options = options
@@ -232,7 +241,7 @@ class Workshop:
             self._model,
             contract,
             golden=[] if self._has_odd_golden else golden,
-            num_golden=0 if options.golden is None or contract.batch is not None else sum(map(len, golden)),
+            golden_files=() if contract.batch is not None else golden_files,
             calibration=self._calibration,
             evaluation=evaluation,
         )
@@ -281,6 +290,7 @@ class Workshop:
             model, made = self._checked(model, made, quantizer)
         if self._has_odd_golden and not trades:
             made = replace(made, limits=_SYNTHETIC_LIMITS)
+        made = replace(made, seen=self._judge.seen(model, plan.name))
         self._write(model, made, path)
         return made
 
@@ -296,7 +306,7 @@ class Workshop:
         }
         if made.plan.recipe is not None:
             details["share"] = round(share_of(kept, self._multiply_adds), 4)
-        return replace(made, details=details)
+        return replace(made, details=details, layers=tuple(every), returned=tuple(returned))
 
     @staticmethod
     def _layers(quantizer: Quantizer) -> list[str]:
@@ -394,8 +404,10 @@ class Workshop:
             **self._compared(model),
             "drop": None,
         }
-        made = Made(plan=plan, limits=LIMITS[plan.kind], details=details)
+        nodes = tuple(node.name for node in self._model.graph.node)
+        made = Made(plan=plan, limits=LIMITS[plan.kind], details=details, layers=nodes)
         self._check(made)
+        made = replace(made, seen=self._judge.seen(model, plan.name))
         self._write(model, made, path)
         return made
 

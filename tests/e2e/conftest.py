@@ -16,7 +16,9 @@ from edgeport_export import ExportConfig, export
 from training.data import digits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from selenium.webdriver import Chrome
 
     from edgeport_export import ExportResult
 
@@ -131,3 +133,23 @@ def written_by(
         return once(library, run)
 
     return write
+
+
+@pytest.fixture
+def browser(require: Callable[[str, str], Path], tmp_path: Path) -> Iterator[Chrome]:
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = str(require("/usr/bin/chromium", "apt-get install chromium chromium-driver"))
+    for flag in ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"):
+        options.add_argument(flag)
+    options.add_argument("--disable-background-networking")
+    options.add_argument("--disable-component-update")
+    options.add_argument("--window-size=390,844")  # a phone's width
+    options.add_argument(f"--user-data-dir={tmp_path / 'profile'}")
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
+    driver = webdriver.Chrome(options, webdriver.ChromeService("/usr/bin/chromedriver"))
+    driver.get("about:blank")
+    driver.get_log("performance")  # of the browser's own first page
+    yield driver
+    driver.quit()

@@ -29,8 +29,9 @@ def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]
         classifiers: by the variant's name, ``fp32`` first.
 
     Returns:
-        For each variant ``latency_ms``, ``batch``, ``runs`` and ``device``; for all but the first also ``times_fp32``,
-        how many of its calls fit into one of the first, and ``is_faster``, which is false if that is under 1.05.
+        For each variant ``latency_ms``, ``p90_ms``, ``batch``, ``runs`` and ``device``; for all but the first also
+        ``times_fp32``, how many of its calls fit into one of the first, and ``is_faster``, which is false if that
+        is under 1.05.
     """
     contract = next(iter(classifiers.values())).contract
     batch = contract.batch or 1
@@ -44,6 +45,7 @@ def latencies(classifiers: Mapping[str, Classifier]) -> dict[str, dict[str, Any]
         median = statistics.median(values)
         measured[name] = {
             "latency_ms": round(median, 3),
+            "p90_ms": round(float(np.percentile(values, 90)), 3),
             "batch": batch,
             "runs": len(values),
             "device": classifiers[name].device,

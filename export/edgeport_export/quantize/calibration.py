@@ -70,6 +70,11 @@ class CalibrationImages:
         return _NUM_BUILTIN if self.is_builtin else len(self._paths)
 
     @property
+    def images(self) -> list[Path]:
+        """The files that could be decoded; known after the first pass."""
+        return [path for path in self._paths if path not in self._unreadable]
+
+    @property
     def num_unreadable(self) -> int:
         """Files that could not be decoded and were left out; known after the first pass."""
         return len(self._unreadable)

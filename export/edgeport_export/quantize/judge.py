@@ -21,9 +21,10 @@ from edgeport_runtime.errors import ImageWarning, InputError
 from edgeport_runtime.outputs.metrics import relative_l2_of_all
 from edgeport_runtime.outputs.tasks import compared, decisions
 from edgeport_runtime.pixels.preprocess import preprocess
+from edgeport_runtime.report.outcomes import Seen
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     import onnx
     from numpy.typing import NDArray
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from edgeport_export.quantize.calibration import CalibrationImages
     from edgeport_runtime.accuracy.dataset import LabelledImages
     from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.report.outcomes import ImageSource
 
 __all__ = ["EvaluationImages", "Judge", "Likeness", "signal_to_noise"]
 
@@ -53,7 +55,12 @@ class EvaluationImages:
     @property
     def targets(self) -> NDArray[np.int64]:
         """What is true of the images that can be used; known after the first pass."""
-        return np.delete(self._images.targets, list(self._unusable), axis=0)
+        return self.labelled.targets
+
+    @property
+    def labelled(self) -> LabelledImages:
+        """The images that can be used, and what is true of them; known after the first pass."""
+        return self._images.subset([i for i in range(len(self._images.paths)) if i not in self._unusable])
 
     def batches(self) -> Iterator[NDArray[np.float32]]:
         """Preprocessed images in their order; the last batch is filled up where the contract fixes its size.
@@ -114,7 +121,7 @@ class Judge:
         model: float, weights inside.
         contract: task and thresholds.
         golden: batches of the golden images; empty where they say nothing of how good a variant is.
-        num_golden: how many of them are the user's own.
+        golden_files: of those, the files that are the user's own.
         calibration: images without labels, if there are any.
         evaluation: images with labels, if there are any.
     """
@@ -125,43 +132,39 @@ class Judge:
         contract: Contract,
         *,
         golden: list[NDArray[np.float32]],
-        num_golden: int,
+        golden_files: Sequence[Path],
         calibration: CalibrationImages | None,
         evaluation: EvaluationImages | None,
     ) -> None:
         self._contract = contract
-        self._calibration, self._evaluation, self._num_golden = calibration, evaluation, num_golden
+        self._calibration, self._evaluation, self._golden_files = calibration, evaluation, golden_files
         source = evaluation if calibration is None else calibration
         self._probes = golden if source is None else _first(_NUM_PROBES, source.batches())
-        self._sources: list[Callable[[], Iterable[NDArray[np.float32]]]] = [lambda: golden] if golden else []
+        self._sources: dict[ImageSource, Callable[[], Iterable[NDArray[np.float32]]]] = {}
+        if golden:
+            self._sources["golden"] = lambda: golden
         if calibration is not None:
-            self._sources.append(calibration.batches)
+            self._sources["calibration"] = calibration.batches
+        if evaluation is not None:
+            self._sources["evaluation"] = evaluation.batches
         run = _runner(model, contract)
-        self._reference = [_joined(run, source()) for source in self._sources]
+        self._reference = {name: _joined(run, batches()) for name, batches in self._sources.items()}
         self._probe_reference = _joined(run, self._probes)
-        self._drop_reference = None if evaluation is None else _joined(run, evaluation.batches())
+        self._candidate: _Candidate | None = None
 
     def likeness(self, model: onnx.ModelProto) -> Likeness:
         """Compare a candidate's outputs and decisions with the float model's."""
-        run = _runner(model, self._contract)
-        pairs = [
-            (_joined(run, source()), reference_BK)
-            for source, reference_BK in zip(self._sources, self._reference, strict=True)
-        ]
+        names: list[ImageSource] = [name for name in self._sources if name != "evaluation"]
         relative_l2 = max(
-            relative_l2_of_all(*compared(ours_BK, theirs_BK, self._contract)) for ours_BK, theirs_BK in pairs
+            relative_l2_of_all(*compared(self._outputs(model, name), self._reference[name], self._contract))
+            for name in names
         )
-        counts = [self._num_golden] if len(pairs) > (self._calibration is not None) else []
-        if self._calibration is not None:
-            is_real = not self._calibration.is_builtin
-            counts.append(len(self._calibration) - self._calibration.num_unreadable if is_real else 0)
-        if self._evaluation is not None and len(self._evaluation.targets) > max(counts, default=0):
-            assert self._drop_reference is not None
-            pairs.append((_joined(run, self._evaluation.batches()), self._drop_reference))
-            counts.append(len(self._evaluation.targets))
-        num_images, (ours_BK, theirs_BK) = max(zip(counts, pairs, strict=True), key=lambda pair: pair[0])
-        is_equal_BK = decisions(ours_BK, self._contract) == decisions(theirs_BK, self._contract)
-        return Likeness(relative_l2, num_images, int(is_equal_BK[:num_images].all(axis=1).sum()))
+        counts = {name: self._count(name) for name in names}
+        if self._evaluation is not None and len(self._evaluation.targets) > max(counts.values()):
+            counts["evaluation"] = len(self._evaluation.targets)
+        name = max(counts, key=lambda name: counts[name])
+        ours, theirs = (decisions(of[: counts[name]], self._contract) for of in self._pair(model, name))
+        return Likeness(relative_l2, counts[name], int((ours == theirs).all(axis=1).sum()))
 
     def probe(self, model: onnx.ModelProto) -> float:
         """Signal to quantization noise at the outputs, in decibels, on a few images."""
@@ -170,16 +173,64 @@ class Judge:
 
     def drop(self, model: onnx.ModelProto) -> Drop:
         """What is lost on the labelled images, or else how many of the calibration images are decided differently."""
-        run = _runner(model, self._contract)
         if self._evaluation is None:
-            assert self._calibration is not None
-            outputs_BK = _joined(run, self._calibration.batches())
-            return measure_drop(outputs_BK, self._reference[-1], None, self._contract)
-        outputs_BK = _joined(run, self._evaluation.batches())
-        assert self._drop_reference is not None
+            return measure_drop(*self._pair(model, "calibration"), None, self._contract)
+        outputs_BK, reference_BK = self._pair(model, "evaluation")
         targets = self._evaluation.targets
         num_images = len(targets)  # a fixed batch may have been filled up
-        return measure_drop(outputs_BK[:num_images], self._drop_reference[:num_images], targets, self._contract)
+        return measure_drop(outputs_BK[:num_images], reference_BK[:num_images], targets, self._contract)
+
+    def seen(self, model: onnx.ModelProto, name: str) -> Seen | None:
+        """What the float model and a candidate give for the user's images: labelled, of calibration, or golden.
+
+        Args:
+            model: the candidate; what was kept of it for this is let go.
+            name: what it is called; the float model is ``fp32``.
+
+        Returns:
+            None where there are only synthetic images.
+        """
+        source: ImageSource = next((s for s in ("evaluation", "calibration", "golden") if self._count(s)), "synthetic")
+        if source == "synthetic":
+            return None
+        outputs_BK, reference_BK = self._pair(model, source)
+        self._candidate = None
+        images, labelled = self._golden_files, None
+        if source == "evaluation":
+            assert self._evaluation is not None
+            labelled = self._evaluation.labelled
+            images = labelled.paths
+        elif source == "calibration":
+            assert self._calibration is not None
+            images = self._calibration.images
+        outputs = {"fp32": reference_BK[: len(images)], name: outputs_BK[: len(images)]}
+        return Seen(source, images, outputs, labelled)
+
+    def _count(self, source: ImageSource) -> int:
+        """How many images of the user's there are."""
+        if source == "golden":
+            return len(self._golden_files) if "golden" in self._sources else 0
+        if source == "evaluation":
+            return 0 if self._evaluation is None else len(self._evaluation.targets)
+        return 0 if self._calibration is None or self._calibration.is_builtin else len(self._calibration.images)
+
+    def _pair(self, model: onnx.ModelProto, source: ImageSource) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self._outputs(model, source), self._reference[source]
+
+    def _outputs(self, model: onnx.ModelProto, source: ImageSource) -> NDArray[np.float32]:
+        """What a candidate gives; kept for the last one that was asked for."""
+        if self._candidate is None or self._candidate.model is not model:
+            self._candidate = _Candidate(model, _runner(model, self._contract), {})
+        kept = self._candidate.outputs
+        if source not in kept:
+            kept[source] = _joined(self._candidate.run, self._sources[source]())
+        return kept[source]
+
+
+class _Candidate(NamedTuple):
+    model: onnx.ModelProto
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]]
+    outputs: dict[ImageSource, NDArray[np.float32]]
 
 
 def signal_to_noise(outputs_BK: NDArray[Any], reference_BK: NDArray[Any]) -> float:

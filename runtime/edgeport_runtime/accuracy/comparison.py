@@ -10,7 +10,7 @@ import numpy as np
 from edgeport_runtime.accuracy.evaluation import UnusableImage
 from edgeport_runtime.errors import InputError, SessionError
 from edgeport_runtime.outputs.metrics import mcnemar, wilson_interval
-from edgeport_runtime.outputs.tasks import decisions, probabilities
+from edgeport_runtime.outputs.tasks import OfClasses, of_classes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -194,13 +194,6 @@ def compare(
     )
 
 
-class _OfClasses(NamedTuple):
-    """Probabilities and decisions by class, C of each."""
-
-    scores: NDArray[np.float64]
-    decided: NDArray[np.bool_]
-
-
 def _check_contracts(first: Contract, second: Contract) -> None:
     for name in ("task", "num_classes"):
         one, other = getattr(first, name), getattr(second, name)
@@ -215,17 +208,13 @@ def _check_contracts(first: Contract, second: Contract) -> None:
     )
 
 
-def _of_classes(outputs_K: NDArray[np.float32] | None, model: RunsImages) -> _OfClasses:
+def _of_classes(outputs_K: NDArray[np.float32] | None, model: RunsImages) -> OfClasses:
     assert outputs_K is not None
     if not np.isfinite(outputs_K).all():
         name = "the model" if model.variant is None else model.variant.name
         raise SessionError(f"{name} on {model.device} returned NaN or infinite values; check it with run-model verify")
-    contract = model.contract
-    scores = probabilities(outputs_K[np.newaxis], contract)[0]
-    decided = decisions(outputs_K[np.newaxis], contract)[0]
-    if contract.task == "binary":
-        scores = np.array([1 - scores[0], scores[0]])
-    return _OfClasses(scores, decided.astype(bool) if contract.task == "multilabel" else _one_hot(decided[0], contract))
+    found = of_classes(outputs_K[np.newaxis], model.contract)
+    return OfClasses(found.scores[0], found.decided[0])
 
 
 def _as_classes(target: NDArray[np.int64], contract: Contract) -> NDArray[np.bool_]:
@@ -238,9 +227,9 @@ def _one_hot(index: NDArray[np.int64], contract: Contract) -> NDArray[np.bool_]:
 
 
 def _flip(
-    path: Path, first: _OfClasses, second: _OfClasses, is_true_C: NDArray[np.bool_] | None, contract: Contract
+    path: Path, first: OfClasses, second: OfClasses, is_true_C: NDArray[np.bool_] | None, contract: Contract
 ) -> Flip:
-    def decided(found: _OfClasses) -> tuple[Decided, ...]:
+    def decided(found: OfClasses) -> tuple[Decided, ...]:
         labels = contract.labels
         return tuple(
             Decided(index=int(i), label=None if labels is None else labels[i], score=float(found.scores[i]))

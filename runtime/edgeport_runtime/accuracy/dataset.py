@@ -6,7 +6,7 @@ import codecs
 import csv
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,14 +19,14 @@ from edgeport_runtime.pixels.formats import image_suffixes, kind_of, short_name
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from edgeport_runtime.accuracy.matching import Match, MatchedBy
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["LabelledImages", "Row", "read_labelled_images", "read_rows"]
+__all__ = ["Images", "LabelledImages", "Row", "read_images", "read_labelled_images", "read_rows"]
 
 _SEPARATOR = ";"
 _PATH, _LABELS = _COLUMNS = ("path", "labels")
@@ -62,6 +62,33 @@ class LabelledImages:
     matched_by: MatchedBy
     folders: tuple[tuple[str, int], ...] = ()
     left_out: Counter[str] = field(default_factory=Counter)
+
+    def subset(self, indices: Sequence[int]) -> LabelledImages:
+        """Those of the images alone."""
+        return replace(self, paths=[self.paths[i] for i in indices], targets=self.targets[list(indices)])
+
+
+class Images(NamedTuple):
+    """Image files, what is true of them (None where that is not known), and what to know of them, if anything."""
+
+    paths: list[Path]
+    labelled: LabelledImages | None
+    note: str | None
+
+
+def read_images(data: str | os.PathLike[str], contract: Contract, *, match: Match = "auto") -> Images:
+    """Images with their labels as :func:`read_labelled_images`; where the folders are no classes, the images alone.
+
+    Raises:
+        InputError: if there is no image; of a CSV, or with ``match``, as :func:`read_labelled_images`.
+    """
+    try:
+        labelled = read_labelled_images(data, contract, match=match)
+    except InputError as error:
+        if not is_folder(data) or match != "auto":
+            raise
+        return Images(search_images(data).paths, None, f"no labels: {error}")
+    return Images(labelled.paths, labelled, None)
 
 
 def read_labelled_images(data: str | os.PathLike[str], contract: Contract, *, match: Match = "auto") -> LabelledImages:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.accuracy.protocol import RunsImages
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["evaluate"]
+__all__ = ["evaluate", "measure"]
 
 # What is true of an image, and what the graph gives for it.
 _Results: TypeAlias = "Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]"
@@ -88,9 +88,23 @@ def evaluate(
         if len(unusable) == len(images.paths):
             raise InputError(f"none of the {len(unusable)} images can be used; the first: {unusable[0].error}")
 
-    measure = {"multiclass": _multiclass, "binary": _binary, "multilabel": _multilabel}[classifier.contract.task]
-    result = measure(results(), images, classifier.contract)
+    result = _measures(classifier.contract)(results(), images, classifier.contract)
     return replace(result, unusable=tuple(unusable), left_out=dict(images.left_out))
+
+
+def measure(outputs_BK: NDArray[np.float32], images: LabelledImages, contract: Contract) -> Evaluation:
+    """The metrics of outputs that are there already.
+
+    Args:
+        outputs_BK: what the graph gave for each of the images, in their order.
+        images: and what is true of them.
+        contract: what the outputs mean.
+    """
+    return _measures(contract)(zip(images.targets, outputs_BK, strict=True), images, contract)
+
+
+def _measures(contract: Contract) -> Callable[[_Results, LabelledImages, Contract], Evaluation]:
+    return {"multiclass": _multiclass, "binary": _binary, "multilabel": _multilabel}[contract.task]
 
 
 def _multiclass(results: _Results, images: LabelledImages, contract: Contract) -> Evaluation:

@@ -168,13 +168,15 @@ def _evaluate(args: argparse.Namespace) -> int:
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from edgeport_runtime.commands.compare import compare_models, write_flips
+    from edgeport_runtime.commands.pages import check_output, comparison_page
     from edgeport_runtime.commands.report import print_comparison
+    from edgeport_runtime.report.drawing import require_altair
 
-    if args.csv is not None and not Path(args.csv).absolute().parent.is_dir():
-        raise InputError(f"--csv: the folder of {args.csv} does not exist")
+    given = {"csv": args.csv, "output": args.output}
+    files = {name: check_output(file, name) for name, file in given.items() if file is not None}
+    if "output" in files:
+        require_altair()  # before minutes of work
     found = compare_models(
         args.a,
         args.b,
@@ -185,8 +187,10 @@ def _compare(args: argparse.Namespace) -> int:
         on_progress=_progress(args),
     )
     comparison = found.comparison
-    if args.csv is not None:
-        write_flips(comparison, Path(args.csv))
+    if "csv" in files:
+        write_flips(comparison, files["csv"])
+    if "output" in files:
+        files["output"].write_text(comparison_page(found, has_thumbnails=args.thumbnails), encoding="utf-8")
     for unusable in comparison.unusable:
         print(f"error: {unusable.error}", file=sys.stderr)
     if found.note is not None and not args.quiet:
@@ -292,11 +296,15 @@ def _tune(args: argparse.Namespace) -> int:
 def _bench(args: argparse.Namespace) -> int:
     from pathlib import Path
 
+    from edgeport_runtime.commands.pages import check_output
     from edgeport_runtime.commands.report import print_benchmark
-    from edgeport_runtime.tuning.bench import bench, plot
+    from edgeport_runtime.report.drawing import require_altair, standalone
+    from edgeport_runtime.report.plots import benchmark_plot
+    from edgeport_runtime.tuning.bench import bench
 
-    if args.plot is not None and not Path(args.plot).absolute().parent.is_dir():
-        raise InputError(f"--plot: the folder of {args.plot} does not exist")
+    if args.plot is not None:
+        check_output(args.plot, "plot")
+        require_altair()  # before minutes of work
     result = bench(
         Path(args.bundle),
         variants=args.variant,
@@ -306,12 +314,31 @@ def _bench(args: argparse.Namespace) -> int:
         on_progress=_progress(args, "turns"),
     )
     if args.plot is not None:
-        Path(args.plot).write_text(plot(result, Path(args.bundle).absolute().name), encoding="utf-8")
+        chart = benchmark_plot(result, Path(args.bundle).absolute().name)
+        Path(args.plot).write_text(standalone(chart), encoding="utf-8")
     if args.json:
         _print_json(result)
     else:
         print_benchmark(result)
     return DONE
+
+
+def _report(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.commands.pages import check_output, make_page
+
+    output = check_output(args.output, "output")
+    document = make_page(
+        Path(args.bundle),
+        output,
+        device=args.device,
+        data=args.data,
+        match=args.match,
+        has_thumbnails=args.thumbnails,
+        on_progress=_progress(args),
+    )
+    return _show(args, document, lambda: print(f"{document['verdict'][0]}\nwrote {output}"))
 
 
 def _contender(entry: dict[str, Any]) -> str:
@@ -367,6 +394,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": _compare,
     "verify": _verify,
     "info": _info,
+    "report": _report,
     "tune": _tune,
     "bench": _bench,
     "web": _web,

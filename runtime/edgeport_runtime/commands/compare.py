@@ -12,17 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from edgeport_runtime.accuracy.comparison import compare
-from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.accuracy.dataset import Images, read_images
 from edgeport_runtime.bundle.files import checked_file
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.pixels.decode import is_folder, search_images
 from edgeport_runtime.tuning.timing import time_in_turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
     from edgeport_runtime.accuracy.comparison import Comparison, Decided
     from edgeport_runtime.accuracy.matching import Match
@@ -64,12 +61,6 @@ class Compared(NamedTuple):
         }
 
 
-class _Images(NamedTuple):
-    paths: Sequence[Path]
-    targets: NDArray[np.int64] | None
-    note: str | None
-
-
 def compare_models(
     first: str,
     second: str,
@@ -104,8 +95,9 @@ def compare_models(
             found = Classifier.load(path, variant=chosen or (variant if Path(path).is_dir() else "auto"), device=device)
             loaded.append((reference, Path(path), stack.enter_context(found)))
         (_, path_a, a), (_, path_b, b) = loaded
-        images = _golden([(path_a, a), (path_b, b)]) if data is None else _read(data, a, match)
-        comparison = compare(a, b, images.paths, images.targets, on_progress=on_progress)
+        images = _golden([(path_a, a), (path_b, b)]) if data is None else read_images(data, a.contract, match=match)
+        targets = None if images.labelled is None else images.labelled.targets
+        comparison = compare(a, b, images.paths, targets, on_progress=on_progress)
         batch = max(a.contract.batch or 1, b.contract.batch or 1)
         calls = {
             str(i): functools.partial(c.outputs, np.zeros((batch, *c.contract.input_shape), np.float32))
@@ -149,22 +141,10 @@ def _side(name: str, path: Path, classifier: Classifier, latency_ms: float) -> S
     )
 
 
-def _golden(loaded: Sequence[tuple[Path, Classifier]]) -> _Images:
+def _golden(loaded: Sequence[tuple[Path, Classifier]]) -> Images:
     for bundle, classifier in loaded:
         if classifier.manifest is not None:
             golden = classifier.manifest.golden.images
             paths = [checked_file(bundle, image.file, image.sha256) for image in golden]
-            return _Images(paths, None, "these are the golden images, and few; --data PATH compares on your own")
+            return Images(paths, None, "these are the golden images, and few; --data PATH compares on your own")
     raise InputError("two lone .onnx have no golden images; give images with --data")
-
-
-def _read(data: str, classifier: Classifier, match: Match) -> _Images:
-    """Images with their labels; of a folder whose folders are no classes, the images alone, and why."""
-    try:
-        labelled = read_labelled_images(data, classifier.contract, match=match)
-    except InputError as error:
-        if not is_folder(data) or match != "auto":
-            raise
-        found = search_images(data)
-        return _Images(found.paths, None, f"no labels: {error}")
-    return _Images(labelled.paths, labelled.targets, None)

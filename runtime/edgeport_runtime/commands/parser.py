@@ -19,6 +19,8 @@ CONTRACT_OPTIONS = (
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
 _BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
 _COMPARE = "Show where two models decide otherwise, and which is right more often, smaller and faster."
+_REPORT = "Measure a bundle on this machine and write the page that shows what it does and how far it was tested."
+_IMAGES = "Images: a folder, one folder per class, or a CSV with the columns path,labels"
 _WEB = "Write a static page that runs a bundle in the browser."
 _DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
@@ -93,6 +95,7 @@ def make_parser() -> Parser:
     info = add("info", "Show what the bundle's manifest says.", "build/digits", "build/digits --assignment")
     info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
     _add_compare(commands)
+    _add_report(commands)
     _add_machine_commands(commands)
     return parser
 
@@ -183,8 +186,7 @@ def _add_compare(commands: _Commands) -> None:
     compare.add_argument(
         "--data",
         metavar="PATH",
-        help="Images: a folder, one folder per class, or a CSV with the columns path,labels (default: the golden "
-        "images).",
+        help=f"{_IMAGES} (default: the golden images).",
     )
     _add_match(compare)
     compare.add_argument(
@@ -194,8 +196,30 @@ def _add_compare(commands: _Commands) -> None:
         help="End with status 3 if fewer of the decisions are the same.",
     )
     compare.add_argument("--csv", metavar="FILE", help="Also write the images that are decided otherwise to FILE.")
+    compare.add_argument("-o", "--output", metavar="FILE", help="Also write a page that shows them to FILE (HTML).")
+    _add_no_thumbnails(compare)
     _add_json(compare)
     add_verbosity(compare, verbose=_VERBOSE)
+
+
+def _add_report(commands: _Commands) -> None:
+    report = _add_command(
+        commands, "report", _REPORT, "build/digits -o report.html", "build/digits --data photos -o report.html"
+    )
+    report.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    report.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to write.")
+    report.add_argument("--data", metavar="PATH", help=f"{_IMAGES} (default: the golden images).")
+    _add_match(report)
+    report.add_argument("--device", default="auto", metavar="NAME", help="Device to measure on (default auto).")
+    _add_no_thumbnails(report)
+    _add_json(report)
+    report.add_argument("--quiet", action="store_true", help="Show no progress.")
+
+
+def _add_no_thumbnails(command: Parser) -> None:
+    command.add_argument(
+        "--no-thumbnails", dest="thumbnails", action="store_false", help="Leave the images out of the page."
+    )
 
 
 def _add_machine_commands(commands: _Commands) -> None:
@@ -219,7 +243,7 @@ def _add_machine_commands(commands: _Commands) -> None:
     bench.add_argument(
         "--rounds", type=_positive, default=10, metavar="N", help="Turns of each, with 3 calls per turn (default 10)."
     )
-    bench.add_argument("--plot", metavar="FILE", help="Also write a bar chart (SVG) to FILE.")
+    bench.add_argument("--plot", metavar="FILE", help="Also write a plot of all calls (SVG) to FILE.")
     _add_json(bench)
     bench.add_argument("--quiet", action="store_true", help="Show no progress.")
     web = _add_command(commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8")

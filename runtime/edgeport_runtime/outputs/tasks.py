@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -13,7 +13,14 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.bundle.contract import Contract
 
-__all__ = ["centred", "compared", "decisions", "probabilities"]
+__all__ = ["OfClasses", "centred", "compared", "decisions", "of_classes", "probabilities"]
+
+
+class OfClasses(NamedTuple):
+    """Probabilities, float64, and decisions, bool, by class: (B, C) each, both classes of a binary task among them."""
+
+    scores: NDArray[np.float64]
+    decided: NDArray[np.bool_]
 
 
 def probabilities(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.float64]:
@@ -39,6 +46,16 @@ def decisions(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.int64]
         best: NDArray[np.int64] = outputs_BK.argmax(axis=1)[:, np.newaxis]
         return best
     return (probabilities(outputs_BK, contract) >= np.array(contract.thresholds)).astype(np.int64)
+
+
+def of_classes(outputs_BK: NDArray[Any], contract: Contract) -> OfClasses:
+    """Probabilities and decisions of every class, from what the graph gave."""
+    scores, decided = probabilities(outputs_BK, contract), decisions(outputs_BK, contract)
+    if contract.task == "binary":
+        scores = np.hstack([1 - scores, scores])
+    if contract.task == "multilabel":
+        return OfClasses(scores, decided.astype(bool))
+    return OfClasses(scores, np.arange(contract.num_classes) == decided)
 
 
 def centred(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[Any]:

@@ -41,6 +41,7 @@ __all__ = [
     "is_folder",
     "load_image",
     "name_of",
+    "orientation_of",
     "search_images",
 ]
 
@@ -175,6 +176,18 @@ def load_image(
         return _open(_seekable(source, name), mode, bits, name=name)
     with _opened(source) as file:
         return _open(_seekable(file, name), mode, bits, name=name)
+
+
+def orientation_of(path: Path) -> int:
+    """The EXIF orientation of an image file, 1 (upright as it is stored) where it has none; no pixel is decoded.
+
+    Raises:
+        InputError: naming the image, if its header cannot be read.
+    """
+    name = name_of(path)
+    with _errors_naming(name), _opened(path) as file, open_image(file, name) as image:
+        orientation = image.getexif().get(_ORIENTATION_TAG)
+    return orientation if orientation in _TRANSPOSE else 1
 
 
 def check_color(color: object) -> None:

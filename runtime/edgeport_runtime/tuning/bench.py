@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import html
 import statistics
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-__all__ = ["bench", "plot"]
+__all__ = ["bench"]
 
 
 def bench(
@@ -46,8 +45,8 @@ def bench(
     Returns:
         JSON types: ``machine``, ``versions``, ``rows`` (``variant``, ``device``, ``precision`` as executed, ``batch``,
         ``p50_ms``, ``p90_ms``, ``p99_ms``, ``images_per_s`` at the median, ``times_first`` against the first row of
-        the batch size, ``runs``, ``start_ms`` and ``peak_bytes`` of a process of its own), and ``excluded`` with the
-        reasons.
+        the batch size, ``runs``, ``times_ms`` of each call, ``start_ms`` and ``peak_bytes`` of a process of its own),
+        and ``excluded`` with the reasons.
 
     Raises:
         ManifestError: if the bundle is incomplete or altered.
@@ -108,31 +107,7 @@ def _rows(
                 "images_per_s": round(1e3 * batch / p50, 1),
                 "times_first": round(first / p50, 3),
                 "runs": len(values),
+                "times_ms": [round(value, 4) for value in values],
             }
         )
     return rows
-
-
-def plot(result: dict[str, Any], title: str) -> str:
-    """The median times as bars, an SVG document; a thin line goes from the median to the 99th percentile."""
-    rows, height, left, width = result["rows"], 26, 230, 420
-    longest = max(row["p99_ms"] / row["batch"] for row in rows)
-    machine = f"{result['machine']['cpu']}, {result['machine']['num_cpus']} processors"
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{left + width + 110}" height="{70 + height * len(rows)}" '
-        'font-family="sans-serif" font-size="13">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="10" y="22" font-size="15">{html.escape(title)}: milliseconds per image, lower is better</text>',
-        f'<text x="10" y="42" fill="#555">{html.escape(machine)}</text>',
-    ]
-    for i, row in enumerate(rows):
-        y, median, last = 56 + i * height, row["p50_ms"] / row["batch"], row["p99_ms"] / row["batch"]
-        label = html.escape(f"{row['variant']} on {row['device']}, batch {row['batch']}")
-        bar, end = left + width * median / longest, left + width * last / longest
-        parts += [
-            f'<text x="{left - 8}" y="{y + 14}" text-anchor="end">{label}</text>',
-            f'<rect x="{left}" y="{y + 2}" width="{bar - left:.1f}" height="16" fill="#3b6ea5"/>',
-            f'<path d="M{bar:.1f} {y + 10}H{end:.1f}" stroke="#222"/>',
-            f'<text x="{end + 6:.1f}" y="{y + 14}">{median:.3g}</text>',
-        ]
-    return "\n".join([*parts, "</svg>", ""])
