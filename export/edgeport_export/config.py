@@ -132,7 +132,7 @@ class ExportConfig:
         num_classes: None takes it from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
         task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
         threshold: decision threshold, a probability, for ``binary`` (one value) and ``multilabel`` (one value, or one
-            per class); None takes 0.5.
+            per class); None takes 0.5. For ``multiclass`` one value, below which nothing is decided; None takes none.
         output_name: the tensor to export, where a module of the user's own gives several: its key, field or index, with
             dots where they are nested. None takes the one named ``logits``, or the only one of shape (B, K).
         input_name: of an ``.onnx`` file, the input that takes the images; None takes the only one that is read.
@@ -261,10 +261,6 @@ class ExportConfig:
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()
-        has_weights = self.weights is not None or (self.architecture or "").startswith("hf:")  # which may tell the task
-        is_multiclass = self.task == "multiclass" or (self.task is None and not has_weights)
-        if self.threshold is not None and is_multiclass:
-            raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):
             raise InputError(f"--threshold is {self.threshold}; every value must be above 0 and below 1")
         if self.channels not in (None, 1, 2, 3, 4):

@@ -107,7 +107,8 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
         type=float,
         nargs="+",
         metavar="P",
-        help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5).",
+        help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5). Of a "
+        "multiclass model one value, below which nothing is decided (default: none).",
     )
     model.add_argument(
         "--output-name",

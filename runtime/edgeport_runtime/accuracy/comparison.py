@@ -225,7 +225,9 @@ def _of_classes(outputs_K: NDArray[np.float32] | None, model: RunsImages) -> _Of
     decided = decisions(outputs_K[np.newaxis], contract)[0]
     if contract.task == "binary":
         scores = np.array([1 - scores[0], scores[0]])
-    return _OfClasses(scores, decided.astype(bool) if contract.task == "multilabel" else _one_hot(decided[0], contract))
+    if contract.task == "multilabel":
+        return _OfClasses(scores, decided.astype(bool))
+    return _OfClasses(scores, _one_hot(decided[0], contract) & bool(decided[1:].all()))
 
 
 def _as_classes(target: NDArray[np.int64], contract: Contract) -> NDArray[np.bool_]:

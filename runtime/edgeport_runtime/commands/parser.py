@@ -150,7 +150,11 @@ def _add_contract_options(command: Parser) -> None:
     for name, text in (
         ("mean", "Subtracted after scaling, one value per channel (default 0)."),
         ("std", "Divides after that, one value per channel (default 1)."),
-        ("threshold", "Decision threshold of a binary or multilabel model (default 0.5)."),
+        (
+            "threshold",
+            "Decision threshold of a binary or multilabel model (default 0.5); of a multiclass model, below which nothing "
+            "is decided (default: none).",
+        ),
     ):
         group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
     group.add_argument("--labels", metavar="FILE", help="Labels, one per line in the order of the classes.")

@@ -34,7 +34,7 @@ FILES = {"fp32": {"model.fp32.onnx": ""}}
 UNPACKED = []  # variants whose weights are stored in int8 and turned into floats once, when they are loaded
 TASK = "multiclass"  # "multiclass": one of the classes; "binary": the second of two, or not; "multilabel": any of them
 LABELS = ["zero", "one"]  # None: not known
-THRESHOLDS = None  # a class is decided if its probability is at least this; None for multiclass
+THRESHOLDS = None  # a class is decided if its probability is at least this; None: the most probable one always is
 OUTPUT = "logits"  # what the graph gives: "logits" or "probabilities"
 BATCH = None  # images the graph takes at once; None: any number
 COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"; with alpha "rgba" or "la"
@@ -264,7 +264,7 @@ def predict(session, path, top_k=5):
         chosen = set(np.flatnonzero(scores >= np.array(THRESHOLDS)))
     else:
         order = np.argsort(-outputs, kind="stable")
-        chosen = {order[0]}
+        chosen = {order[0]} if THRESHOLDS is None or scores[order[0]] >= THRESHOLDS[0] else set()
     return [
         {
             "index": int(i),

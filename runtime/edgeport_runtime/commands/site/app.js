@@ -122,7 +122,7 @@ function ranked(outputs) {
   return order.map(({ i, score }, place) => ({
     i,
     score,
-    isDecided: bundle.task === "multilabel" ? score >= threshold(i) : place === 0,
+    isDecided: (bundle.task === "multilabel" || place === 0) && (bundle.thresholds === null || score >= threshold(i)),
   }));
 }
 
