@@ -152,8 +152,8 @@ def _add_contract_options(command: Parser) -> None:
         ("std", "Divides after that, one value per channel (default 1)."),
         (
             "threshold",
-            "Decision threshold of a binary or multilabel model (default 0.5); of a multiclass model, below which nothing "
-            "is decided (default: none).",
+            "Decision threshold of a binary or multilabel model (default 0.5); of a multiclass model that below which "
+            "nothing is decided (default: none).",
         ),
     ):
         group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
