@@ -240,6 +240,12 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         "--script", choices=get_args(Script), help="Also write a C program that runs the bundle, beside infer.py."
     )
     graph.add_argument(
+        "--with-runtime",
+        action="store_true",
+        help="Also write the runtime as a wheel, so that a device without a package index can install it: pip install "
+        "--no-index --find-links DIR/runtime edgeport. It does not hold numpy, Pillow and ONNX Runtime.",
+    )
+    graph.add_argument(
         "--golden",
         type=Path,
         metavar="DIR",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 import onnx
 
 from edgeport_export.bundle.check_infer import check_infer
-from edgeport_export.bundle.formats import write_models, write_scripts
+from edgeport_export.bundle.formats import write_models, write_runtime, write_scripts
 from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
@@ -127,6 +127,7 @@ def export(
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
         (bundle / "golden").mkdir(parents=True)
+        runtime = write_runtime(bundle) if config.with_runtime else None
         progress.stage("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         batches = make_batches(_inputs(files, subject, config), subject.contract, seed=config.seed)
@@ -136,7 +137,9 @@ def export(
         models = _write_all(subject, original, config, chain, work=work, bundle=bundle, progress=progress)
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
-            manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
+            manifest = manifest_of(
+                subject, config, golden=golden, variants=variants, parity=chain.report, runtime=runtime
+            )
             write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 

@@ -205,4 +205,4 @@ def test_without_huggingface_hub_it_is_said_what_to_install(hub: Hub, tmp_path: 
         text=True,
         check=False,
     )
-    assert done.stderr == "error: weights hf://tester/lenet needs huggingface_hub: pip install 'edgeport[hub]'\n"
+    assert done.stderr == "error: weights hf://tester/lenet needs huggingface_hub: pip install huggingface_hub\n"

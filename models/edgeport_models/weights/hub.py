@@ -69,7 +69,7 @@ class _Repository:
             for part in ("errors", "utils"):
                 importlib.import_module(f"huggingface_hub.{part}")
         except ModuleNotFoundError:
-            raise WeightsError(f"weights {address} needs huggingface_hub: pip install 'edgeport[hub]'") from None
+            raise WeightsError(f"weights {address} needs huggingface_hub: pip install huggingface_hub") from None
         # Its retries are told in our one error, and its progress is for terminals.
         verbosity = hub.utils.logging.get_verbosity()
         hide = not sys.stderr.isatty() and not hub.utils.are_progress_bars_disabled()

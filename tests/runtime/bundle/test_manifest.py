@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ABSENT = object()
 LATER = (
     "schema_version: 3 is later than 2, the latest that this version of edgeport reads; "
-    "upgrade with: pip install --upgrade edgeport"
+    "install a later EdgePort: from its source, or from the folder runtime of the bundle, if it has one"
 )
 EDITED = "contract.preprocess_sha256: is not the digest of preprocess; do not edit the manifest, export again"
 
