@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import onnx
 
+from edgeport_export.bundle.card import write_card
 from edgeport_export.bundle.check_infer import check_infer
 from edgeport_export.bundle.formats import write_models, write_runtime, write_scripts
 from edgeport_export.bundle.in_graph import check_in_graph
@@ -152,6 +153,7 @@ def export(
         progress.stage("infer.py")
         check_infer(bundle, manifest, name=original.name)
         _write_measurements(bundle, measured, seconds=time.perf_counter() - start, traced=models.traced)
+        write_card(bundle, manifest, measured, is_synthetic=config.golden is None)
         place(bundle, target, force=config.force)
     notes = (*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more)
     return ExportResult(path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=notes)

@@ -99,6 +99,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
     ]
     for content in contents:
         assert set(json.loads(content.pop("measurements.json"))) == {"machine", "variants", "export"}
+        assert content.pop("README.md").startswith(b"---\n")
     assert contents[0] == contents[1]
     assert len(contents[0]) == 1 + 1 + 2 + 8 + 1
 

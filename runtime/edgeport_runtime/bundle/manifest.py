@@ -181,6 +181,11 @@ class Golden:
     expected: str
     sha256: str
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each of its files, by its path inside the bundle."""
+        return {**{image.file: image.sha256 for image in self.images}, self.expected: self.sha256}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         images = [{"file": image.file, "sha256": image.sha256} for image in self.images]
@@ -245,8 +250,7 @@ class Manifest:
     @property
     def digests(self) -> dict[str, str]:
         """The SHA-256 of each file that the manifest lists, by its path inside the bundle."""
-        found = {image.file: image.sha256 for image in self.golden.images}
-        found[self.golden.expected] = self.golden.sha256
+        found = self.golden.digests
         for one in self.variants:
             found |= one.digests
         return found if self.runtime is None else {**found, self.runtime.file: self.runtime.sha256}
