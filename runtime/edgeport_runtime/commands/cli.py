@@ -345,17 +345,26 @@ def _contender(entry: dict[str, Any]) -> str:
 
 
 def _web(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack, suppress
     from pathlib import Path
 
-    from edgeport_runtime.commands.web import make_site
+    from edgeport_runtime.commands.web import make_site, site_server
 
-    output = Path(args.output)
-    size = make_site(Path(args.bundle), output, variant=args.variant, engine=Path(args.onnxruntime_web))
-    if args.json:
-        _print_json({"site": str(output), "size_bytes": size})
-        return DONE
-    served = shlex.quote(str(output))
-    print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {served}")
+    output, engine = Path(args.output), Path(args.onnxruntime_web)
+    with ExitStack() as stack:
+        server = None if args.serve is None else stack.enter_context(site_server(output, args.serve))
+        size = make_site(Path(args.bundle), output, variant=args.variant, engine=engine, title=args.title)
+        url = None if server is None else f"http://127.0.0.1:{server.server_port}/"
+        if args.json:
+            _print_json({"site": str(output), "size_bytes": size, "url": url})
+        else:
+            how = f"python -m http.server -d {shlex.quote(str(output))}"
+            told = f"serve it, for example: {how}" if url is None else f"open {url} (Ctrl-C ends)"
+            print(f"wrote {output} ({size / 1e6:.0f} MB); {told}")
+        if server is not None:
+            sys.stdout.flush()
+            with suppress(KeyboardInterrupt):  # which is how it ends
+                server.serve_forever()
     return DONE
 
 

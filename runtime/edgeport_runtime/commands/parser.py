@@ -228,7 +228,9 @@ def _add_machine_commands(commands: _Commands) -> None:
     bench.add_argument("--plot", metavar="FILE", help="Also write a bar chart (SVG) to FILE.")
     _add_json(bench)
     bench.add_argument("--quiet", action="store_true", help="Show no progress.")
-    web = _add_command(commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8")
+    web = _add_command(
+        commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8 --title 'Which digit?'"
+    )
     web.add_argument("bundle", metavar="BUNDLE", help=f"{_FOLDER}; made with --preprocess in-graph.")
     web.add_argument("-o", "--output", required=True, metavar="DIR", help="Folder to write the page to.")
     web.add_argument("--variant", default="fp32", metavar="NAME", help="Variant that the page runs (default fp32).")
@@ -237,6 +239,15 @@ def _add_machine_commands(commands: _Commands) -> None:
         default="node_modules/onnxruntime-web",
         metavar="DIR",
         help="Folder of the npm package onnxruntime-web (default node_modules/onnxruntime-web).",
+    )
+    web.add_argument("--title", metavar="TEXT", help="What the page is called (default: the architecture's name).")
+    web.add_argument(
+        "--serve",
+        type=_positive,
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="Then serve the page on this machine alone, until interrupted (default port 8000).",
     )
     _add_json(web)
     push = _add_command(
