@@ -38,8 +38,8 @@ SECTIONS = (
         "Options, labels and files beside the weights",
         ("config", "source/", "cli", "pipeline", "edgeport_runtime/bundle/"),
     ),
-    ("Images", ("edgeport_runtime/",)),
-    ("Weights", ("edgeport_models/",)),
+    ("Images", ("edgeport_runtime/pixels/", "edgeport_runtime/accuracy/")),
+    ("Weights", ("edgeport_models/", "edgeport_runtime/hub")),
     ("Quantized variants", ("quantize/", "variants")),
     ("The bundle", ("bundle/",)),
 )
@@ -48,7 +48,7 @@ SOURCES = (
     "models/edgeport_models",
     *(
         f"runtime/edgeport_runtime/{name}"
-        for name in ("pixels", "bundle/contract.py", "accuracy/dataset.py", "accuracy/matching.py")
+        for name in ("pixels", "bundle/contract.py", "accuracy/dataset.py", "accuracy/matching.py", "hub.py")
     ),
 )
 _BLANK = "…"

@@ -16,7 +16,6 @@ _ITS_LINE = "Mend the line of your source that the message names."
 
 # Messages whose part after the semicolon is no remedy.
 INSTEAD: dict[str, str] = {
-    "a multiclass model decides": "Add `--task binary` or `--task multilabel`, or omit `--threshold`.",
     "a module of your own needs the side": "Add `--image-size` with the side of its input in pixels.",
     "images cannot be read, more than": "Take the images that do not open out of the folder; the last error names one.",
     "unpacks to": "Give a smaller file: no ViT of EdgePort's needs as much.",
@@ -111,7 +110,7 @@ REMEDIES: dict[str, str] = {
     "write a repository as": "For example `hf://google/vit-base-patch16-224`.",
     "it lacks the shard": "Name a revision of the repository that holds all its shards.",
     "needs huggingface_hub": "Run that command.",
-    "weights …: …": "What follows the name is the reason: mend it, or give the weights as a local file.",
+    "weights …": "What follows the name is the reason: mend it, or give the weights as a local file.",
     "layer_norm_eps is": "Mend the value in `config.json`, or copy the file again.",
     "num_attention_heads is": "Mend the value in `config.json`, or copy the file again.",
     "is not a JSON object": _COPY,

@@ -50,7 +50,8 @@ def _run(parser: Parser, args: argparse.Namespace) -> int:
     try:
         import torch  # noqa: F401
     except ModuleNotFoundError:
-        print("error: exporting needs PyTorch and other packages: pip install 'edgeport[export,cpu]'", file=sys.stderr)
+        remedy = "pip install '.[export,cpu]' in EdgePort's source folder"
+        print(f"error: exporting needs PyTorch and other packages: {remedy}", file=sys.stderr)
         return ERROR
     if args.list is not None:
         if args.output is not None:

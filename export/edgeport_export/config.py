@@ -104,6 +104,7 @@ class BundleOptions(NamedTuple):
     preprocess: Place
     script: Script | None
     ort: bool
+    with_runtime: bool
 
     @property
     def has_in_graph(self) -> bool:
@@ -132,7 +133,7 @@ class ExportConfig:
         num_classes: None takes it from the checkpoint's head, the labels, or the architecture; 2 for ``binary``.
         task: what the logits mean; None takes the task that the weights were trained for, or ``multiclass``.
         threshold: decision threshold, a probability, for ``binary`` (one value) and ``multilabel`` (one value, or one
-            per class); None takes 0.5.
+            per class); None takes 0.5. For ``multiclass`` one value, below which nothing is decided; None takes none.
         output_name: the tensor to export, where a module of the user's own gives several: its key, field or index, with
             dots where they are nested. None takes the one named ``logits``, or the only one of shape (B, K).
         input_name: of an ``.onnx`` file, the input that takes the images; None takes the only one that is read.
@@ -145,6 +146,7 @@ class ExportConfig:
             browsers that have no EdgePort; ``runtime`` leaves it to the runtime alone.
         script: ``c`` writes a C program beside ``infer.py``, which runs the variants with their preprocessing.
         ort: also write each model in ONNX Runtime's own format, with the list of operators for a reduced build.
+        with_runtime: also write the runtime as a wheel, for devices without a package index.
         positions: position encoding of a ViT, ``learned`` or ``sinusoidal``.
         pooling: what a ViT classifies: the class ``token``, or the ``mean`` of all patches.
         transform_input: for GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
@@ -202,6 +204,7 @@ class ExportConfig:
     preprocess: Place = "runtime"
     script: Script | None = None
     ort: bool = False
+    with_runtime: bool = False
     positions: Positions | None = None
     pooling: Pooling | None = None
     transform_input: bool | None = None
@@ -263,10 +266,6 @@ class ExportConfig:
         if self.bundle_options.has_in_graph and self.batch not in (None, 1):
             raise InputError("preprocessing in the graph takes one image per call; omit --batch, or set --batch 1")
         self._check_quantization()
-        has_weights = self.weights is not None or (self.architecture or "").startswith("hf:")  # which may tell the task
-        is_multiclass = self.task == "multiclass" or (self.task is None and not has_weights)
-        if self.threshold is not None and is_multiclass:
-            raise InputError("--threshold is for the tasks binary and multilabel; a multiclass model decides by top-1")
         if not all(0 < value < 1 for value in self.threshold or ()):
             raise InputError(f"--threshold is {self.threshold}; every value must be above 0 and below 1")
         if self.channels not in (None, 1, 2, 3, 4):

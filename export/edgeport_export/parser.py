@@ -107,7 +107,8 @@ def _add_model_options(model: argparse._ArgumentGroup) -> None:
         type=float,
         nargs="+",
         metavar="P",
-        help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5).",
+        help="Decision threshold of a binary or multilabel model: one value, or one per label (default 0.5). Of a "
+        "multiclass model one value, below which nothing is decided (default: none).",
     )
     model.add_argument(
         "--output-name",
@@ -243,6 +244,12 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         dest="thumbnails",
         action="store_false",
         help="Leave your images out of the report; the golden ones are in the bundle all the same.",
+    )
+    graph.add_argument(
+        "--with-runtime",
+        action="store_true",
+        help="Also write the runtime as a wheel, so that a device without a package index can install it: pip install "
+        "--no-index --find-links DIR/runtime edgeport. It does not hold numpy, Pillow and ONNX Runtime.",
     )
     graph.add_argument(
         "--golden",

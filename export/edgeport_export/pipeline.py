@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import onnx
 
+from edgeport_export.bundle.card import write_card
 from edgeport_export.bundle.check_infer import check_infer
-from edgeport_export.bundle.formats import write_models, write_scripts
+from edgeport_export.bundle.formats import write_models, write_runtime, write_scripts
 from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
@@ -128,6 +129,7 @@ def export(
         work, bundle = folder / "work", folder / "bundle"
         work.mkdir()
         (bundle / "golden").mkdir(parents=True)
+        runtime = write_runtime(bundle) if config.with_runtime else None
         progress.stage("reference")
         files = golden_files(config.golden, subject.contract.preprocess, seed=config.seed)
         batches = make_batches(_inputs(files, subject, config), subject.contract, seed=config.seed)
@@ -146,7 +148,9 @@ def export(
         )
 
         def write(variants: tuple[Variant, ...]) -> Manifest:
-            manifest = manifest_of(subject, config, golden=golden, variants=variants, parity=chain.report)
+            manifest = manifest_of(
+                subject, config, golden=golden, variants=variants, parity=chain.report, runtime=runtime
+            )
             write_json(bundle / MANIFEST_NAME, manifest.to_dict())
             return manifest
 
@@ -173,6 +177,7 @@ def export(
             is_module=module is not None,
         )
         notes += [] if missing is None else [missing]
+        write_card(bundle, manifest, measured, is_synthetic=config.golden is None)
         place(bundle, target, force=config.force)
     return ExportResult(
         path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=tuple(notes)

@@ -14,6 +14,7 @@ import numpy as np
 
 from edgeport_runtime.engine.batches import run_each, run_in_batches
 from edgeport_runtime.errors import InputError, SessionError
+from edgeport_runtime.hub import is_address
 from edgeport_runtime.outputs.predictions import Prediction, StreamResult, predictions_of
 from edgeport_runtime.outputs.tasks import probabilities
 
@@ -73,7 +74,8 @@ class Classifier:
         """Load a bundle or a lone ``.onnx``.
 
         Args:
-            path: the bundle's folder, or the file.
+            path: the bundle's folder, or the file; or ``hf://OWNER/NAME[@REVISION]``, a bundle in a repository of the
+                Hugging Face hub, of which the manifest and the chosen variant are brought, and their digests checked.
             device: a device by name (``run-model doctor`` lists them), which must be usable; or ``auto``: CUDA or
                 OpenVINO if one can be used, else ``cpu``. :meth:`explain` tells which and why.
             variant: the name of one of the bundle's variants; ``int8`` is the one for the device; ``auto`` is the
@@ -91,7 +93,8 @@ class Classifier:
 
         Raises:
             ManifestError: if the bundle is incomplete, altered, or of a later version.
-            InputError: if the device, the variant or the number of threads is not possible.
+            InputError: if the device, the variant or the number of threads is not possible, or the repository cannot
+                be had.
             SessionError: if ONNX Runtime is missing or cannot load the model, or the device cannot be used.
             ParityError: if ``verify`` fails.
         """
@@ -99,11 +102,27 @@ class Classifier:
         from edgeport_runtime.loading.load import load_model
 
         settings = SessionSettings(threads=threads, spins=spin, is_strict=strict, has_low_memory=low_memory)
-        classifier = cls(load_model(Path(path), device=device, variant=variant, settings=settings, contract=contract))
+        remote = None
+        if is_address(path):
+            from edgeport_runtime.loading.remote import RemoteBundle
+
+            remote = RemoteBundle(str(path))
+        folder = Path(path) if remote is None else remote.folder
+        model = load_model(
+            folder,
+            device=device,
+            variant=variant,
+            settings=settings,
+            contract=contract,
+            bring=None if remote is None else remote.bring,
+        )
+        classifier = cls(model)
         if verify:
             from edgeport_runtime.accuracy.golden import check
 
-            check(classifier, Path(path))
+            if remote is not None:
+                remote.bring(remote.manifest.golden.digests)
+            check(classifier, folder)
         return classifier
 
     @classmethod

@@ -54,4 +54,5 @@ def test_exporting_there_names_the_extra(peer: Callable[[str], Path], tmp_path: 
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: exporting needs PyTorch and other packages: pip install 'edgeport[export,cpu]'\n"
+    remedy = "pip install '.[export,cpu]' in EdgePort's source folder"
+    assert done.stderr == f"error: exporting needs PyTorch and other packages: {remedy}\n"

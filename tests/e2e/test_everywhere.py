@@ -270,7 +270,7 @@ def test_arm64(cpu: str, bundle: Path, peer: Callable[[str], Path], answers: Cal
 
 
 def test_arm64_takes_little_room(peer: Callable[[str], Path]) -> None:
-    """What `pip install edgeport[cpu]` needs there, without EdgePort itself, which is under 1 MB."""
+    """What the runtime needs there, without EdgePort itself, which is under 1 MB."""
     packages = peer("arm64") / "sp"
     size = sum(path.lstat().st_size for path in packages.rglob("*") if path.is_file())
     assert {"numpy", "PIL", "onnxruntime"} <= {path.name for path in packages.iterdir()}

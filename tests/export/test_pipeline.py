@@ -101,6 +101,7 @@ def test_the_same_inputs_give_the_same_bytes(tmp_path: Path) -> None:
         assert set(json.loads(content.pop("measurements.json"))) == {"machine", "variants", "export"}
         assert json.loads(content.pop("report.json"))["schema_version"] == 1
         assert content.pop("report.html")
+        assert content.pop("README.md").startswith(b"---\n")
     assert contents[0] == contents[1]
     assert len(contents[0]) == 1 + 1 + 2 + 8 + 1
 

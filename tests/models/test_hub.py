@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import subprocess
 import sys
-import threading
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +13,13 @@ import torch
 from safetensors.torch import save
 
 from edgeport_models import ARCHITECTURES
+from hub_server import COMMIT, Hub, environment, serve
 from speed import slow_but
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 SCRIPT = """
 import json, sys
 from edgeport_models.weights import read_checkpoint
@@ -38,75 +34,25 @@ print(json.dumps([source.file.name, source.origin, source.config, source.process
 """
 
 
-@dataclass
-class Hub:
-    """A repository tester/lenet with one commit, and what was asked of it."""
-
-    files: dict[str, bytes]
-    endpoint: str = ""
-    asked: list[str] = field(default_factory=list)
-
-    def answer(self, path: str) -> tuple[int, dict[str, str], bytes]:
-        self.asked.append(path)
-        owner, name, _, revision, file = [*path.strip("/").split("/", 4), "", "", "", ""][:5]
-        if (owner, name) != ("tester", "lenet"):
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
-        if revision not in ("main", COMMIT, "v1"):
-            return 404, {"X-Error-Code": "RevisionNotFound"}, b""
-        if file not in self.files:
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
-        content = self.files[file]
-        return 200, {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": COMMIT}, content
-
-
 @pytest.fixture
 def hub() -> Iterator[Hub]:
     state = ARCHITECTURES["lenet5"].build().state_dict()
-    served = Hub({"model.safetensors": save(state), "config.json": b'{"id2label": {"0": "zero"}}'})
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            status, headers, content = served.answer(self.path)
-            self.send_response(status)
-            for key, value in (headers | {"Content-Length": str(len(content))}).items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(content)
-
-        do_HEAD = do_GET  # noqa: N815  http.server's name
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    served.endpoint = f"http://127.0.0.1:{server.server_address[1]}"
-    yield served
-    server.shutdown()
-    server.server_close()
+    with serve(Hub({"model.safetensors": save(state), "config.json": b'{"id2label": {"0": "zero"}}'})) as served:
+        yield served
 
 
-def _read(address: str, hub: Hub, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """In a process of its own: huggingface_hub reads the environment when it is imported."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
+def _read(address: str, hub: Hub, cache: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, address],
-        env={
-            **kept,
-            "PYTHONPATH": os.pathsep.join(sys.path),
-            "HF_HOME": str(cache),
-            "HF_ENDPOINT": hub.endpoint,
-            **environment,
-        },
+        env=environment(hub, cache, PYTHONPATH=os.pathsep.join(sys.path), **variables),
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def _refusal(address: str, hub: Hub, cache: Path, **environment: str) -> str:
-    done = _read(address, hub, cache, **environment)
+def _refusal(address: str, hub: Hub, cache: Path, **variables: str) -> str:
+    done = _read(address, hub, cache, **variables)
     assert (done.returncode, done.stdout) == (1, "")
     assert len(done.stderr.splitlines()) == 1, done.stderr
     assert done.stderr.startswith(f"error: weights {address}")
@@ -205,4 +151,4 @@ def test_without_huggingface_hub_it_is_said_what_to_install(hub: Hub, tmp_path: 
         text=True,
         check=False,
     )
-    assert done.stderr == "error: weights hf://tester/lenet needs huggingface_hub: pip install 'edgeport[hub]'\n"
+    assert done.stderr == "error: weights hf://tester/lenet needs huggingface_hub: pip install huggingface_hub\n"

@@ -10,6 +10,7 @@ import onnx
 from edgeport_export.bundle.in_graph import put_in_graph
 from edgeport_export.bundle.ort_format import write_operators, write_ort
 from edgeport_export.bundle.script import write_c_program, write_infer
+from edgeport_export.bundle.wheel import write_wheel
 from edgeport_export.graph.model_file import save_model
 from edgeport_export.parity.chain import SATURATES
 from edgeport_export.parity.compare import FLOAT32_LIMITS
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from edgeport_export.progress import Progress
     from edgeport_runtime.bundle.manifest import Manifest, Variant
 
-__all__ = ["data_file", "write_models", "write_scripts"]
+__all__ = ["data_file", "write_models", "write_runtime", "write_scripts"]
 
 
 def write_models(
@@ -65,6 +66,12 @@ def write_scripts(manifest: Manifest, options: BundleOptions, bundle: Path) -> N
     write_infer(bundle, manifest)
     if options.script == "c":
         write_c_program(bundle, manifest)
+
+
+def write_runtime(bundle: Path) -> DataFile:
+    """Write the runtime's wheel into the folder ``runtime``; errors as :func:`write_wheel`."""
+    wheel = write_wheel(bundle / "runtime")
+    return replace(data_file(wheel), file=f"runtime/{wheel.name}")
 
 
 def data_file(path: Path) -> DataFile:

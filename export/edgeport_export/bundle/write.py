@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgeport_export.source.given_file import GivenFile
     from edgeport_export.source.subject import Subject
     from edgeport_runtime.bundle.contract import Contract
+    from edgeport_runtime.bundle.manifest import DataFile
 
 __all__ = ["manifest_of", "score_tolerance_of", "tolerance_of", "variant_of", "write_golden", "write_json"]
 
@@ -95,6 +96,7 @@ def manifest_of(
     golden: Golden,
     variants: tuple[Variant, ...],
     parity: ParityReport,
+    runtime: DataFile | None = None,
 ) -> Manifest:
     """The manifest of an export, with the versions of everything that took part."""
     provenance: dict[str, Any] = dict(versions_of(_PACKAGES))
@@ -111,6 +113,7 @@ def manifest_of(
         golden=golden,
         parity=tuple(parity.to_dict()),
         provenance={**provenance, "seed": config.seed, "sources": subject.sources},
+        runtime=runtime,
     )
 
 

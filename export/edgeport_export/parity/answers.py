@@ -48,8 +48,9 @@ def _answers(outputs_BK: NDArray[np.float32], contract: Contract) -> tuple[NDArr
     if contract.task == "multiclass":
         scores = torch.softmax(outputs, dim=1) if contract.output == "logits" else outputs
         order = _descending(outputs)
-        decided = torch.zeros_like(outputs, dtype=torch.bool)
-        decided[torch.arange(len(outputs)), order[:, 0]] = True
+        best = order[:, :1]
+        is_enough = scores.gather(1, best).ge(0.0 if contract.thresholds is None else contract.thresholds[0])
+        decided = torch.zeros_like(outputs, dtype=torch.bool).scatter_(1, best, is_enough)
     else:
         scores = torch.sigmoid(outputs) if contract.output == "logits" else outputs
         decided = scores.ge(torch.tensor(contract.thresholds, dtype=torch.float64))
@@ -84,10 +85,26 @@ def _made_up(contract: Contract, *, seed: int) -> NDArray[np.float32]:
 
 
 def _beside(thresholds: NDArray[np.float64], sign: int, contract: Contract) -> NDArray[np.float32]:
-    """Outputs on a threshold where float32 has it, which decides for the class; else a little to that side of it."""
+    """Outputs on a threshold where float32 has it, which decides for the class; else a little to that side of it.
+
+    Of a multi-class task the first class is on it, and the others share the rest.
+    """
+    if contract.task == "multiclass":
+        return _first_beside(thresholds, sign, contract)
     if contract.output == "probabilities":
         is_there, on = thresholds.astype(np.float32) == thresholds, thresholds
     else:
         is_there, on = thresholds == 0.5, np.log(thresholds) - np.log1p(-thresholds)
     values: NDArray[np.float64] = np.where(is_there, on, on + sign * _BESIDE)
+    return values.astype(np.float32)
+
+
+def _first_beside(thresholds: NDArray[np.float64], sign: int, contract: Contract) -> NDArray[np.float32]:
+    first, num_others = thresholds[0], max(len(thresholds) - 1, 1)
+    if contract.output == "probabilities":
+        is_there, on, other = first.astype(np.float32) == first, first, (1 - first) / num_others
+    else:
+        is_there, on, other = False, np.log(first) - np.log1p(-first) + np.log(num_others), 0.0
+    values = np.full(len(thresholds), other)
+    values[0] = on if is_there else on + sign * _BESIDE
     return values.astype(np.float32)

@@ -179,7 +179,7 @@ def _library() -> _Library:
         auto = importlib.import_module("transformers.models.auto.modeling_auto")
         return _Library(transformers, auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install 'edgeport[transformers]'") from None
+        raise InputError(f"{error.name} is not installed; install it: pip install transformers") from None
     except Exception as error:
         raise ExportError(
             f"importing transformers raises {say_error(error)}; install a release that fits this build of PyTorch"

@@ -136,7 +136,7 @@ def _import(library: str) -> ModuleType:
         return importlib.import_module(f"{library}.models") and module
     except ModuleNotFoundError as error:
         missing = str(error.name).partition(".")[0]
-        raise InputError(f"{missing} is not installed; pip install 'edgeport[{library}]'") from None
+        raise InputError(f"{missing} is not installed; install it: pip install {library}") from None
     except Exception as error:  # whatever its compiled extension raises
         if "operator torchvision::" in str(error):
             raise ExportError(

@@ -249,7 +249,7 @@ def _pad_color(here: _Values, _before: _Values, values: _Values) -> Value | None
 
 
 def _threshold(here: _Values, _before: _Values, values: _Values) -> Value | None:
-    """One half, where the task decides by thresholds."""
+    """One half, where the task decides by thresholds alone."""
     if "threshold" in here:
         return None
     if values["task"].value == "multiclass":

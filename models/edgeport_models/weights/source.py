@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgeport_models.weights.hub import HUB_SCHEME, download
+from edgeport_models.weights.hub import download
 from edgeport_models.weights.shards import INDEX_SUFFIX, read_json, shard_names
 from edgeport_runtime.errors import WeightsError
+from edgeport_runtime.hub import is_address
 
 __all__ = ["CONFIG_FILE", "PROCESSOR_FILE", "Source", "find_weights"]
 
@@ -56,7 +57,7 @@ def find_weights(weights: str | Path, *, architecture: str | None = None) -> Sou
     origin: dict[str, str] = {}
     if isinstance(weights, str) and (_SHIPPED / weights).is_dir() and weights.isidentifier():
         file, origin = _shipped(weights, architecture), {"source": "shipped", "name": weights}
-    elif name.startswith(HUB_SCHEME):
+    elif is_address(name):
         file, origin = download(name, descriptions=(CONFIG_FILE, PROCESSOR_FILE), weights=_WEIGHT_FILES)
     else:
         file = Path(weights)

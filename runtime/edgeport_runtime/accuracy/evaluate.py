@@ -122,6 +122,8 @@ def _multiclass(results: _Results, images: LabelledImages, contract: Contract) -
     num_images, targets, predicted = len(true), np.array(true), np.array(best)
     losses, confidences = np.array(losses_seen), np.array(confidences_seen)
     is_correct = predicted == targets
+    threshold = None if contract.thresholds is None else contract.thresholds[0]
+    is_decided = confidences >= (threshold or 0.0)
     pairs, counts = np.unique(np.stack([targets, predicted], axis=1), axis=0, return_counts=True)
     names = {index: name for name, index in images.folders}
     return MulticlassEvaluation(
@@ -142,6 +144,9 @@ def _multiclass(results: _Results, images: LabelledImages, contract: Contract) -
             )
             for index in np.unique(targets)
         ),
+        threshold=threshold,
+        num_decided=int(is_decided.sum()),
+        num_decided_correct=int((is_decided & is_correct).sum()),
     )
 
 

@@ -48,6 +48,10 @@ class MulticlassEvaluation:
         confusion: (true class, predicted class, images), for each pair that occurs.
         matched_by: how names became classes: ``name`` (of the labels), ``sorted order`` of the folders, or ``number``.
         classes: one entry a class that has images, in their order.
+        threshold: below this probability nothing is decided; None where the most probable class always is. The metrics
+            above take no notice of it.
+        num_decided: images that are decided.
+        num_decided_correct: those of them whose class is the true one.
         unusable: images that could not be used; they are in no figure.
         left_out: of folders: files that were not taken as images, by kind.
     """
@@ -61,6 +65,9 @@ class MulticlassEvaluation:
     confusion: tuple[tuple[int, int, int], ...]
     matched_by: str
     classes: tuple[ClassCount, ...]
+    threshold: float | None
+    num_decided: int
+    num_decided_correct: int
     unusable: tuple[UnusableImage, ...] = ()
     left_out: dict[str, int] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.accuracy.protocol import RunsImages
     from edgeport_runtime.bundle.manifest import Manifest
 
-__all__ = ["GoldenReport", "Replayed", "check", "replay", "report_of"]
+__all__ = ["GoldenReport", "Replayed", "check", "expected_of", "replay", "report_of"]
 
 _MAX_EXPECTED_BYTES = 256 * 2**20
 # Whatever a manifest says: no export writes more for float32, and outputs that are all zero are at a distance of 1.
@@ -146,20 +146,30 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
         raise ManifestError("a lone .onnx has no golden images; use the bundle's folder")
     images = [checked_file(bundle, image.file, image.sha256) for image in manifest.golden.images]
     arrays = _arrays(bundle, manifest)
-    expected_BK = arrays.get(manifest.contract.output)
-    wanted = (len(images), manifest.contract.num_outputs)
-    if expected_BK is None or expected_BK.dtype != np.float32 or expected_BK.shape != wanted:
-        told = "nothing" if expected_BK is None else f"{expected_BK.dtype} {expected_BK.shape}"
-        raise ManifestError(
-            f"{manifest.golden.expected} holds {told} as {manifest.contract.output}, not float32 {wanted}"
-        )
+    expected_BK = _expected_in(arrays, manifest)
     answers = answers_in(arrays, manifest.contract, num_images=len(images))
     if answers is None and any(variant.score_tolerance is not None for variant in manifest.variants):
         raise ManifestError(
             f"{manifest.golden.expected} holds no answers, but the manifest is of a bundle that has them; copy the "
             "bundle again"
         )
-    return Replayed(images, np.stack(list(classifier.iter_outputs(images))), expected_BK.astype(np.float32), answers)
+    return Replayed(images, np.stack(list(classifier.iter_outputs(images))), expected_BK, answers)
+
+
+def expected_of(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
+    """PyTorch's outputs for the golden images (images, K); errors as :func:`replay`."""
+    return _expected_in(_arrays(bundle, manifest), manifest)
+
+
+def _expected_in(arrays: dict[str, NDArray[Any]], manifest: Manifest) -> NDArray[np.float32]:
+    expected_BK = arrays.get(manifest.contract.output)
+    wanted = (len(manifest.golden.images), manifest.contract.num_outputs)
+    if expected_BK is None or expected_BK.dtype != np.float32 or expected_BK.shape != wanted:
+        told = "nothing" if expected_BK is None else f"{expected_BK.dtype} {expected_BK.shape}"
+        raise ManifestError(
+            f"{manifest.golden.expected} holds {told} as {manifest.contract.output}, not float32 {wanted}"
+        )
+    return expected_BK.astype(np.float32)
 
 
 def _arrays(bundle: Path, manifest: Manifest) -> dict[str, NDArray[Any]]:

@@ -36,8 +36,8 @@ class Contract:
             output, sigmoid; ``multilabel``: any of the classes, a sigmoid each.
         num_classes: number of classes; 2 for ``binary``.
         labels: names of the classes, or None where they are not known.
-        thresholds: decision thresholds, as probabilities: None for ``multiclass``, one value for ``binary``, one
-            or one per class for ``multilabel``.
+        thresholds: decision thresholds, as probabilities: one value for ``binary``, one or one per class for
+            ``multilabel``; None for ``multiclass``, or one value, below which nothing is decided.
         output: what the graph gives, and what its output is called: ``logits``, or ``probabilities`` where it holds the
             task's activation.
         batch: the fixed batch size, or None if any is taken.
@@ -57,13 +57,13 @@ class Contract:
             raise InputError(f"labels: there are {len(self.labels)} labels, but {self.num_classes} classes")
         if self.task == "binary" and self.num_classes != 2:
             raise InputError(f"num_classes: a binary task has 2 classes, not {self.num_classes}")
-        if self.task == "multiclass":
-            if self.thresholds is not None:
-                raise InputError("thresholds: a multiclass task has none; it decides for the most probable class")
+        if self.task == "multiclass" and self.thresholds is None:
             return
-        counts = {"binary": (1,), "multilabel": (1, self.num_classes)}[self.task]
+        counts = (1, self.num_classes) if self.task == "multilabel" else (1,)
         if self.thresholds is None or len(self.thresholds) not in counts:
-            wanted = "one value" if self.task == "binary" else f"one value, or {self.num_classes} (one per class)"
+            wanted = {"multiclass": "one value, or none", "binary": "one value"}.get(
+                self.task, f"one value, or {self.num_classes} (one per class)"
+            )
             raise InputError(f"thresholds: a {self.task} task has {wanted}")
         if not all(0 < value < 1 for value in self.thresholds):
             raise InputError(f"thresholds: {list(self.thresholds)} are not probabilities above 0 and below 1")

@@ -111,6 +111,12 @@ class Variant:
         """Size of the model and its weights."""
         return self.size_bytes + (0 if self.data is None else self.data.size_bytes)
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each of its files, by its path inside the bundle."""
+        others = (self.data, self.in_graph, self.ort, self.in_graph_ort)
+        return {self.file: self.sha256, **{other.file: other.sha256 for other in others if other is not None}}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; what is optional and has its default is left out."""
         data = asdict(self)
@@ -175,6 +181,11 @@ class Golden:
     expected: str
     sha256: str
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each of its files, by its path inside the bundle."""
+        return {**{image.file: image.sha256 for image in self.images}, self.expected: self.sha256}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         images = [{"file": image.file, "sha256": image.sha256} for image in self.images]
@@ -213,6 +224,7 @@ class Manifest:
         golden: images with known logits.
         parity: the chain of comparisons with PyTorch, a list of stages (``docs/bundle.md``).
         provenance: versions of everything that took part.
+        runtime: the wheel of the runtime in the bundle, where that was asked for.
     """
 
     architecture: Mapping[str, Any]
@@ -222,6 +234,7 @@ class Manifest:
     golden: Golden
     parity: tuple[Mapping[str, Any], ...]
     provenance: Mapping[str, Any]
+    runtime: DataFile | None = None
 
     def variant(self, name: str) -> Variant:
         """The variant of that very name.
@@ -234,6 +247,14 @@ class Manifest:
                 return variant
         raise InputError(f"unknown variant {name!r}; this bundle has {', '.join(v.name for v in self.variants)}")
 
+    @property
+    def digests(self) -> dict[str, str]:
+        """The SHA-256 of each file that the manifest lists, by its path inside the bundle."""
+        found = self.golden.digests
+        for one in self.variants:
+            found |= one.digests
+        return found if self.runtime is None else {**found, self.runtime.file: self.runtime.sha256}
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON types."""
         return {
@@ -245,6 +266,7 @@ class Manifest:
             "golden": self.golden.to_dict(),
             "parity": [dict(stage) for stage in self.parity],
             "provenance": dict(self.provenance),
+            **({} if self.runtime is None else {"runtime": asdict(self.runtime)}),
         }
 
     @classmethod
@@ -260,11 +282,13 @@ class Manifest:
         if version > SCHEMA_VERSION:
             fail(
                 "schema_version",
-                f"{version} is later than {SCHEMA_VERSION}, the latest that this version of edgeport reads; "
-                "upgrade with: pip install --upgrade edgeport",
+                f"{version} is later than {SCHEMA_VERSION}, the latest that this version of edgeport reads; install a "
+                "later EdgePort: from its source, or from the folder runtime of the bundle, if it has one",
             )
         fields = ("architecture", "weights", "contract", "variants", "golden", "parity", "provenance")
-        data = expect_object({k: v for k, v in data.items() if k != "schema_version"}, "", fields)
+        data = expect_object(
+            {k: v for k, v in data.items() if k != "schema_version"}, "", fields, optional=("runtime",)
+        )
         architecture = expect_object(data["architecture"], "architecture", ("name", "num_params", "source", "options"))
         for name, value in expect_object(architecture["options"], "architecture.options").items():
             if not isinstance(value, str | bool):
@@ -290,6 +314,7 @@ class Manifest:
                 for i, stage in enumerate(expect_list(data["parity"], "parity"))
             ),
             provenance=_provenance(data["provenance"]),
+            runtime=DataFile.from_dict(data["runtime"], "runtime") if "runtime" in data else None,
         )
 
 

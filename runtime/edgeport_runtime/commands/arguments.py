@@ -106,7 +106,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
     try:
         import argcomplete
     except ModuleNotFoundError:
-        raise InputError("argcomplete is not installed; pip install 'edgeport[completion]'") from None
+        raise InputError("argcomplete is not installed; install it: pip install argcomplete") from None
     argcomplete.autocomplete(parser)
 
 

@@ -32,7 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     complete(parser)
     args = parser.parse_args(argv)
-    return run_command(lambda: _COMMANDS[args.command](args), is_quiet=getattr(args, "quiet", False))
+    return run_command(lambda: _run(args), is_quiet=getattr(args, "quiet", False))
+
+
+def _run(args: argparse.Namespace) -> int:
+    from edgeport_runtime.hub import is_address
+
+    if is_address(getattr(args, "bundle", None)) and args.command not in _TAKE_ADDRESSES:
+        from edgeport_runtime.loading.remote import bring_bundle
+
+        args.bundle = str(bring_bundle(args.bundle))
+    return _COMMANDS[args.command](args)
 
 
 def _predict(args: argparse.Namespace) -> int:
@@ -102,8 +112,11 @@ def _check_order(args: argparse.Namespace) -> None:
     """Raise InputError if the image stands before the bundle."""
     from pathlib import Path
 
+    from edgeport_runtime.hub import is_address
     from edgeport_runtime.pixels.formats import image_suffixes
 
+    if is_address(args.bundle):
+        return
     first, others = Path(args.bundle), [path for path in args.images if _is_model(path)]
     if others and (first.suffix.lower() in image_suffixes() or not _is_model(args.bundle)):
         words = [others[0], args.bundle, *(path for path in args.images if path != others[0])]
@@ -114,9 +127,14 @@ def _is_model(text: str) -> bool:
     from pathlib import Path
 
     from edgeport_runtime.bundle.manifest import MANIFEST_NAME
+    from edgeport_runtime.hub import is_address
     from edgeport_runtime.pixels.decode import is_folder
 
-    return text.lower().endswith(".onnx") or (is_folder(text) and (Path(text) / MANIFEST_NAME).is_file())
+    return (
+        is_address(text)
+        or text.lower().endswith(".onnx")
+        or (is_folder(text) and (Path(text) / MANIFEST_NAME).is_file())
+    )
 
 
 def _tell_choice(args: argparse.Namespace, told: Mapping[str, Any]) -> None:
@@ -244,6 +262,7 @@ def _info(args: argparse.Namespace) -> int:
     from edgeport_runtime.bundle.manifest import load_manifest
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_assignment, print_contract, print_manifest
+    from edgeport_runtime.hub import is_address
 
     if args.assignment:
         with Classifier.load(args.bundle, device=args.device, variant=args.variant) as classifier:
@@ -256,7 +275,12 @@ def _info(args: argparse.Namespace) -> int:
         with Classifier.load(args.bundle) as classifier:
             contract = classifier.contract
         return _show(args, {"contract": contract.to_dict()}, lambda: print_contract(contract))
-    manifest = load_manifest(args.bundle)
+    if is_address(args.bundle):
+        from edgeport_runtime.loading.remote import RemoteBundle
+
+        manifest = RemoteBundle(args.bundle).manifest
+    else:
+        manifest = load_manifest(args.bundle)
     return _show(args, manifest.to_dict(), lambda: print_manifest(manifest))
 
 
@@ -348,17 +372,41 @@ def _contender(entry: dict[str, Any]) -> str:
 
 
 def _web(args: argparse.Namespace) -> int:
+    from contextlib import ExitStack, suppress
     from pathlib import Path
 
-    from edgeport_runtime.commands.web import make_site
+    from edgeport_runtime.commands.web import make_site, site_server
 
-    output = Path(args.output)
-    size = make_site(Path(args.bundle), output, variant=args.variant, engine=Path(args.onnxruntime_web))
+    output, engine = Path(args.output), Path(args.onnxruntime_web)
+    with ExitStack() as stack:
+        server = None if args.serve is None else stack.enter_context(site_server(output, args.serve))
+        size = make_site(Path(args.bundle), output, variant=args.variant, engine=engine, title=args.title)
+        url = None if server is None else f"http://127.0.0.1:{server.server_port}/"
+        if args.json:
+            _print_json({"site": str(output), "size_bytes": size, "url": url})
+        else:
+            how = f"python -m http.server -d {shlex.quote(str(output))}"
+            told = f"serve it, for example: {how}" if url is None else f"open {url} (Ctrl-C ends)"
+            print(f"wrote {output} ({size / 1e6:.0f} MB); {told}")
+        if server is not None:
+            sys.stdout.flush()
+            with suppress(KeyboardInterrupt):  # which is how it ends
+                server.serve_forever()
+    return DONE
+
+
+def _push(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.commands.push import push
+
+    pushed = push(Path(args.bundle), args.address, thumbnails=args.thumbnails, private=args.private)
+    for note in pushed.notes:
+        print(f"note: {note}", file=sys.stderr)
     if args.json:
-        _print_json({"site": str(output), "size_bytes": size})
-        return DONE
-    served = shlex.quote(str(output))
-    print(f"wrote {output} ({size / 1e6:.0f} MB); serve it, for example: python -m http.server -d {served}")
+        _print_json(pushed._asdict())
+    else:
+        print(f"pushed {len(pushed.files)} files to {pushed.address}: {pushed.url}")
     return DONE
 
 
@@ -398,5 +446,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tune": _tune,
     "bench": _bench,
     "web": _web,
+    "push": _push,
     "doctor": _doctor,
 }
+_TAKE_ADDRESSES = ("predict", "evaluate", "info")  # which do not need the whole bundle

@@ -16,6 +16,8 @@ from edgeport_runtime.accuracy.dataset import Images, read_images
 from edgeport_runtime.bundle.files import checked_file
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.errors import InputError
+from edgeport_runtime.hub import is_address
+from edgeport_runtime.loading.remote import bring_bundle
 from edgeport_runtime.tuning.timing import time_in_turn
 
 if TYPE_CHECKING:
@@ -74,7 +76,8 @@ def compare_models(
     """Load two models, run both on the same images, and time them in turn at the smallest batch that each takes.
 
     Args:
-        first: a bundle, with ``@VARIANT`` after it or without, or a lone ``.onnx``.
+        first: a bundle, with ``@VARIANT`` after it or without, or a lone ``.onnx``. A bundle of the hub has its
+            revision before the variant: ``hf://OWNER/NAME@REVISION@VARIANT``.
         second: another, or the same.
         variant: of a bundle that names none.
         devices: one for both, or one each.
@@ -92,8 +95,8 @@ def compare_models(
         loaded = []
         for reference, device in zip((first, second), (devices[0], devices[-1]), strict=True):
             path, chosen = _split(reference)
-            found = Classifier.load(path, variant=chosen or (variant if Path(path).is_dir() else "auto"), device=device)
-            loaded.append((reference, Path(path), stack.enter_context(found)))
+            found = Classifier.load(path, variant=chosen or (variant if path.is_dir() else "auto"), device=device)
+            loaded.append((reference, path, stack.enter_context(found)))
         (_, path_a, a), (_, path_b, b) = loaded
         images = _golden([(path_a, a), (path_b, b)]) if data is None else read_images(data, a.contract, match=match)
         targets = None if images.labelled is None else images.labelled.targets
@@ -123,10 +126,13 @@ def _names(side: Sequence[Decided]) -> str:
     return ";".join(str(d.index) if d.label is None else d.label for d in side)
 
 
-def _split(reference: str) -> tuple[str, str | None]:
-    """A path and the variant after its last ``@``, unless the whole is a path."""
+def _split(reference: str) -> tuple[Path, str | None]:
+    """A path and the variant after its last ``@``, unless the whole is a path; of the hub, after its second ``@``."""
     path, at, variant = reference.rpartition("@")
-    return (reference, None) if not at or Path(reference).exists() else (path, variant)
+    if is_address(reference):
+        is_named = "@" in path
+        return bring_bundle(path if is_named else reference), variant if is_named else None
+    return (Path(reference), None) if not at or Path(reference).exists() else (Path(path), variant)
 
 
 def _side(name: str, path: Path, classifier: Classifier, latency_ms: float) -> Side:

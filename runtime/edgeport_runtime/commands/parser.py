@@ -22,9 +22,11 @@ _COMPARE = "Show where two models decide otherwise, and which is right more ofte
 _REPORT = "Measure a bundle on this machine and write the page that shows what it does and how far it was tested."
 _IMAGES = "Images: a folder, one folder per class, or a CSV with the columns path,labels"
 _WEB = "Write a static page that runs a bundle in the browser."
+_PUSH = "Push a bundle that verifies on this machine to a repository of the Hugging Face hub."
 _DOCTOR = "Show the packages, devices, instructions and threads of this machine, and what is wrong with them."
 
 
+_FOLDER = "Folder that export-model wrote, hf://OWNER/NAME[@REVISION] for one on the Hugging Face hub"
 _VERBOSE = "Also show why the device and the variant were chosen."
 _START = """\
 run-model runs a bundle that export-model made. What most people need:
@@ -49,7 +51,7 @@ def make_parser() -> Parser:
 
     def add(name: str, text: str, *examples: str) -> Parser:
         sub = _add_command(commands, name, text, *examples)
-        sub.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote, or an .onnx file.")
+        sub.add_argument("bundle", metavar="BUNDLE", help=f"{_FOLDER}, or an .onnx file.")
         sub.add_argument(
             "--variant",
             default="auto",
@@ -153,7 +155,11 @@ def _add_contract_options(command: Parser) -> None:
     for name, text in (
         ("mean", "Subtracted after scaling, one value per channel (default 0)."),
         ("std", "Divides after that, one value per channel (default 1)."),
-        ("threshold", "Decision threshold of a binary or multilabel model (default 0.5)."),
+        (
+            "threshold",
+            "Decision threshold of a binary or multilabel model (default 0.5); of a multiclass model that below which "
+            "nothing is decided (default: none).",
+        ),
     ):
         group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
     group.add_argument("--labels", metavar="FILE", help="Labels, one per line in the order of the classes.")
@@ -171,7 +177,7 @@ def _add_compare(commands: _Commands) -> None:
         compare.add_argument(
             name.lower(),
             metavar=name,
-            help="Folder that export-model wrote, with @VARIANT after it for one of its variants, or a lone .onnx.",
+            help=f"{_FOLDER}, either with @VARIANT behind it for one of its variants, or a lone .onnx.",
         )
     compare.add_argument(
         "--variant", default="auto", metavar="NAME", help="Variant of a folder that names none (default auto)."
@@ -225,14 +231,14 @@ def _add_no_thumbnails(command: Parser) -> None:
 def _add_machine_commands(commands: _Commands) -> None:
     """Those that are about this machine, or write for another."""
     tune = _add_command(commands, "tune", _TUNE, "build/digits", "build/digits --batch 8")
-    tune.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    tune.add_argument("bundle", metavar="BUNDLE", help=f"{_FOLDER}.")
     tune.add_argument("--batch", type=_positive, default=1, metavar="N", help="Images per call (default 1).")
     _add_json(tune)
     tune.add_argument("--quiet", action="store_true", help="Show no progress.")
     bench = _add_command(
         commands, "bench", _BENCH, "build/digits", "build/digits --variant int8 --batch 1 --plot bench.svg"
     )
-    bench.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    bench.add_argument("bundle", metavar="BUNDLE", help=f"{_FOLDER}.")
     bench.add_argument("--variant", nargs="+", metavar="NAME", help="Variants to time (default: all).")
     bench.add_argument(
         "--device", nargs="+", default=["auto"], metavar="NAME", help="Devices to time them on (default auto)."
@@ -246,8 +252,10 @@ def _add_machine_commands(commands: _Commands) -> None:
     bench.add_argument("--plot", metavar="FILE", help="Also write a plot of all calls (SVG) to FILE.")
     _add_json(bench)
     bench.add_argument("--quiet", action="store_true", help="Show no progress.")
-    web = _add_command(commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8")
-    web.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model --preprocess in-graph wrote.")
+    web = _add_command(
+        commands, "web", _WEB, "build/digits -o site", "build/digits -o site --variant int8 --title 'Which digit?'"
+    )
+    web.add_argument("bundle", metavar="BUNDLE", help=f"{_FOLDER}; made with --preprocess in-graph.")
     web.add_argument("-o", "--output", required=True, metavar="DIR", help="Folder to write the page to.")
     web.add_argument("--variant", default="fp32", metavar="NAME", help="Variant that the page runs (default fp32).")
     web.add_argument(
@@ -256,7 +264,26 @@ def _add_machine_commands(commands: _Commands) -> None:
         metavar="DIR",
         help="Folder of the npm package onnxruntime-web (default node_modules/onnxruntime-web).",
     )
+    web.add_argument("--title", metavar="TEXT", help="What the page is called (default: the architecture's name).")
+    web.add_argument(
+        "--serve",
+        type=_positive,
+        nargs="?",
+        const=8000,
+        metavar="PORT",
+        help="Then serve the page on this machine alone, until interrupted (default port 8000).",
+    )
     _add_json(web)
+    push = _add_command(
+        commands, "push", _PUSH, "build/digits hf://OWNER/NAME", "build/digits hf://OWNER/NAME --private --json"
+    )
+    push.add_argument("bundle", metavar="BUNDLE", help="Folder that export-model wrote.")
+    push.add_argument("address", metavar="hf://OWNER/NAME", help="The repository, which is made if there is none.")
+    push.add_argument(
+        "--thumbnails", action="store_true", help="Also push a report that has images embedded (default: leave it out)."
+    )
+    push.add_argument("--private", action="store_true", help="If the repository is made, make it private.")
+    _add_json(push)
     doctor = _add_command(commands, "doctor", _DOCTOR, "", "--json")
     _add_json(doctor)
 

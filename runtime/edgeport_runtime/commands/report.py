@@ -186,11 +186,14 @@ def _decided(side: Sequence[Decided]) -> str:
 
 
 def print_predictions(image: str, predictions: Sequence[Prediction], contract: Contract) -> None:
-    """An image and its classes with their probabilities; the labels that a multi-label model decides on are marked."""
+    """An image and its classes with their probabilities; what is decided is marked where it could be nothing."""
     print(image)
+    can_decide_nothing = contract.task == "multilabel" or (contract.task == "multiclass" and contract.thresholds)
     for p in predictions:
-        mark = ("* " if p.is_decided else "  ") if contract.task == "multilabel" else ""
+        mark = ("* " if p.is_decided else "  ") if can_decide_nothing else ""
         print(f"  {mark}{p.score:7.2%}  {p.index if p.label is None else p.label}")
+    if contract.task == "multiclass" and contract.thresholds and not predictions[0].is_decided:
+        print(f"  nothing is decided: below the threshold of {contract.thresholds[0]:.2%}")
 
 
 def print_evaluation(result: Evaluation, contract: Contract) -> None:
@@ -215,6 +218,11 @@ def _print_multiclass(result: MulticlassEvaluation, contract: Contract) -> None:
     for true, predicted, count in wrong[:_NUM_CONFUSIONS]:
         print(f"  {contract.label(true)} taken for {contract.label(predicted)}: {count}")
     print(f"top-1              {result.top1:.4f}  ({result.num_correct} of {result.num_images})")
+    if result.threshold is not None:
+        print(
+            f"decided            {result.num_decided} of {result.num_images}, at {result.threshold:g} or above; right: "
+            f"{result.num_decided_correct} of them"
+        )
     if result.top5 is not None:
         print(f"top-5              {result.top5:.4f}")
     print(f"cross-entropy      {result.cross_entropy:.4f} nats")

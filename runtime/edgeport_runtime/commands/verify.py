@@ -38,14 +38,10 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
 
 
 def _check_models(bundle: Path, manifest: Manifest) -> None:
-    """Raise ManifestError if a model is altered: of another variant too, or for places without EdgePort.
+    """Raise ManifestError if a model is altered: of another variant too, or for places without EdgePort; or the wheel.
 
     One that is not there was left behind on purpose, to save room.
     """
-    for one in manifest.variants:
-        expected = {one.file: one.sha256}
-        others = (one.data, one.in_graph, one.ort, one.in_graph_ort)
-        expected |= {other.file: other.sha256 for other in others if other is not None}
-        for name, sha256 in expected.items():
-            if (bundle / name).exists():
-                checked_file(bundle, name, sha256)
+    for name, sha256 in manifest.digests.items():
+        if (bundle / name).exists():
+            checked_file(bundle, name, sha256)

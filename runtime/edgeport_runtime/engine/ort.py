@@ -27,14 +27,14 @@ def import_onnxruntime() -> Any:
     """The ``onnxruntime`` module.
 
     Raises:
-        SessionError: naming the extras to choose from, if it is not installed.
+        SessionError: naming the packages to choose from, if it is not installed.
     """
     try:
         import onnxruntime
     except ModuleNotFoundError:
         raise SessionError(
-            "ONNX Runtime is not installed; choose one: pip install 'edgeport[cpu]', "
-            "'edgeport[gpu]' (NVIDIA) or 'edgeport[openvino]' (Intel)"
+            "ONNX Runtime is not installed; choose one: pip install onnxruntime (any processor), pip install "
+            "onnxruntime-gpu (NVIDIA), or pip install onnxruntime onnxruntime-ep-openvino (Intel)"
         ) from None
     return onnxruntime
 

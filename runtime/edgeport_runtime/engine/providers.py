@@ -74,15 +74,15 @@ def _openvino(device: str, hardware: str, *executes: str) -> Provider:
     return Provider(
         device,
         "OpenVINOExecutionProvider",
-        "pip install 'edgeport[openvino]' (an Intel processor, or its GPU or NPU), or 'edgeport[openvino-builtin]' "
-        "in an environment without onnxruntime (any x86 processor)",
+        "pip install 'onnxruntime>=1.24' onnxruntime-ep-openvino (an Intel processor, or its GPU or NPU), or pip "
+        "install onnxruntime-openvino in an environment without onnxruntime (any x86 processor)",
         executes,
         plugin="onnxruntime_ep_openvino",
         hardware=hardware,
     )
 
 
-CPU = Provider("cpu", "CPUExecutionProvider", "pip install 'edgeport[cpu]'", ("float32", "int8"))
+CPU = Provider("cpu", "CPUExecutionProvider", "pip install onnxruntime", ("float32", "int8"))
 
 PROVIDERS: tuple[Provider, ...] = (
     CPU,
@@ -93,7 +93,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "cuda",
         "CUDAExecutionProvider",
-        "pip install 'edgeport[gpu]' in an environment without onnxruntime, and NVIDIA's driver, CUDA and cuDNN",
+        "pip install onnxruntime-gpu in an environment without onnxruntime, and NVIDIA's driver, CUDA and cuDNN",
         ("float32", "float16"),
         {
             "use_tf32": "0",  # its 10 bits of mantissa would not pass for float32
@@ -105,7 +105,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "tensorrt",
         "TensorrtExecutionProvider",
-        "pip install 'edgeport[gpu]' in an environment without onnxruntime, and NVIDIA's TensorRT libraries",
+        "pip install onnxruntime-gpu in an environment without onnxruntime, and NVIDIA's TensorRT libraries",
         ("float32", "float16", "int8"),
         replays_option="trt_cuda_graph_enable",
         memory="cuda",
@@ -113,7 +113,7 @@ PROVIDERS: tuple[Provider, ...] = (
     Provider(
         "coreml",
         "CoreMLExecutionProvider",
-        "pip install 'edgeport[cpu]' on macOS",
+        "pip install onnxruntime on macOS",
         ("float16", "float32"),
         {"ModelFormat": "MLProgram"},
     ),

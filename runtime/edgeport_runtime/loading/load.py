@@ -30,7 +30,7 @@ from edgeport_runtime.loading.foreign import asked_of, contract_of, read_options
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from edgeport_runtime.engine.providers import Provider
@@ -71,10 +71,12 @@ def load_model(
     settings: SessionSettings,
     is_exact: bool = False,
     contract: Mapping[str, Any] | str | os.PathLike[str] | None = None,
+    bring: Callable[[Iterable[str]], None] | None = None,
 ) -> LoadedModel:
     """Load a bundle or a lone ``.onnx``; arguments and errors as ``Classifier.load``.
 
-    With ``is_exact`` the variant is the one of that very name: ``int8`` is then no more than a file.
+    With ``is_exact`` the variant is the one of that very name: ``int8`` is then no more than a file. ``bring`` sees
+    that files are in the bundle's folder, where that has only the manifest as yet.
     """
     threads = settings.threads
     if threads is not None and (not isinstance(threads, int) or isinstance(threads, bool) or threads < 1):
@@ -87,7 +89,7 @@ def load_model(
     if path.is_dir():
         if contract is not None:
             raise InputError(f"{path} is a folder; a contract is for a lone .onnx file, a bundle has its own")
-        load = functools.partial(_load_bundle, is_exact=is_exact)
+        load = functools.partial(_load_bundle, is_exact=is_exact, bring=bring)
     elif contract is not None:
         load = functools.partial(_load_foreign, options=read_options(contract))
     else:
@@ -102,9 +104,19 @@ def load_model(
         return model._replace(reasons=(f"the device chosen first did not load: {error}", *model.reasons))
 
 
-def _load_bundle(path: Path, device: str, variant: str, settings: SessionSettings, *, is_exact: bool) -> LoadedModel:
+def _load_bundle(
+    path: Path,
+    device: str,
+    variant: str,
+    settings: SessionSettings,
+    *,
+    is_exact: bool,
+    bring: Callable[[Iterable[str]], None] | None,
+) -> LoadedModel:
     manifest = load_manifest(path)
     provider, chosen, tuned_threads, reasons = _select(path, manifest, device, variant, is_exact=is_exact)
+    if bring is not None:
+        bring([chosen.file] if chosen.data is None else [chosen.file, chosen.data.file])
     settings = settings_of(chosen, manifest.contract, replace(settings, threads=settings.threads or tuned_threads))
 
     def reopen(settings: SessionSettings) -> Session:

@@ -28,8 +28,9 @@ class Prediction:
         index: of the class.
         label: its name, None where labels are not known.
         score: its probability.
-        is_decided: True for the class that the model decides on: the most probable one of a multi-class model, the one
-            on its side of the threshold of a binary model, each that reaches its threshold of a multi-label model.
+        is_decided: True for the class that the model decides on: the most probable one of a multi-class model (if it
+            reaches the threshold, where the model has one), the one on its side of the threshold of a binary model,
+            each that reaches its threshold of a multi-label model.
     """
 
     index: int
@@ -69,7 +70,7 @@ def predictions_of(outputs_K: NDArray[np.float32], contract: Contract, k: int) -
         order, chosen = np.array([decided[0], 1 - decided[0]])[:k], {decided[0]}
     else:
         order = top_k(outputs_K, k)
-        chosen = {order[0]}
+        chosen = {decided[0]} if decided[1:].all() else set()
     labels = contract.labels
     return [
         Prediction(int(i), None if labels is None else labels[i], float(scores[i]), bool(i in chosen)) for i in order

@@ -36,15 +36,22 @@ def probabilities(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.fl
 
 
 def decisions(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[np.int64]:
-    """What the model decides: the class (B, 1), or 0 or 1 for each output (B, K).
+    """What the model decides, of a multi-class task by class, and otherwise 0 or 1 for each output (B, K).
 
     Args:
         outputs_BK: what the graph gave.
         contract: tells the task and its thresholds; a probability equal to its threshold is a 1.
+
+    Returns:
+        int64 (B, K); of a multi-class task the most probable class (B, 1), and where the task has a threshold behind it
+        whether that class reaches it, 0 or 1 (B, 2).
     """
-    if contract.thresholds is None:
-        best: NDArray[np.int64] = outputs_BK.argmax(axis=1)[:, np.newaxis]
-        return best
+    if contract.task == "multiclass":
+        best_B1: NDArray[np.int64] = outputs_BK.argmax(axis=1)[:, np.newaxis].astype(np.int64)
+        if contract.thresholds is None:
+            return best_B1
+        scores_B1 = np.take_along_axis(probabilities(outputs_BK, contract), best_B1, axis=1)
+        return np.hstack([best_B1, (scores_B1 >= contract.thresholds[0]).astype(np.int64)])
     return (probabilities(outputs_BK, contract) >= np.array(contract.thresholds)).astype(np.int64)
 
 
@@ -55,7 +62,8 @@ def of_classes(outputs_BK: NDArray[Any], contract: Contract) -> OfClasses:
         scores = np.hstack([1 - scores, scores])
     if contract.task == "multilabel":
         return OfClasses(scores, decided.astype(bool))
-    return OfClasses(scores, np.arange(contract.num_classes) == decided)
+    is_best_BC = np.arange(contract.num_classes) == decided[:, :1]
+    return OfClasses(scores, is_best_BC & decided[:, 1:].all(axis=1, keepdims=True))
 
 
 def centred(outputs_BK: NDArray[Any], contract: Contract) -> NDArray[Any]:

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
@@ -246,3 +247,73 @@ def test_an_altered_model_is_refused(lenet5: ExportResult, tmp_path: Path) -> No
     model.write_bytes(model.read_bytes() + b"\0")
     with pytest.raises(ValueError, match=r"model\.fp32\.onnx is not the file that was exported"):
         _import(bundle).load()
+
+
+def test_a_command_tells_an_altered_model_in_a_line(lenet5: ExportResult, tmp_path: Path) -> None:
+    bundle = shutil.copytree(lenet5.path, tmp_path / "bundle")
+    image = bundle / lenet5.manifest.golden.images[0].file
+    (bundle / "model.fp32.onnx").write_bytes(b"cut")
+    done = _run(bundle, image)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: model.fp32.onnx is not the file that was exported")
+    (bundle / "model.fp32.onnx").unlink()
+    assert len(_run(bundle, image).stderr.splitlines()) == 1
+
+
+def test_arrays_and_pillows_images_give_what_the_runtime_gives(
+    lenet5: ExportResult, resnet20: ExportResult, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((40, 60, 3), (30, 20), (25, 35, 1), (9, 9, 4))]
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(arrays[0]).save(tmp_path / "turned.jpg", exif=turned)
+    Image.fromarray(rng.integers(0, 65536, (30, 20), dtype=np.uint16)).save(tmp_path / "deep.png")
+    for bundle in (lenet5.path, resnet20.path):
+        infer = _import(bundle)
+        session = infer.load()
+        with Classifier.load(bundle, variant="fp32", device="cpu") as classifier, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for i, array in enumerate(arrays):
+                expected = [asdict(prediction) for prediction in classifier.predict(array)]
+                np.save(tmp_path / f"{i}.npy", array)
+                assert infer.predict(session, array) == expected
+                assert infer.predict(session, tmp_path / f"{i}.npy") == expected
+            for name in ("turned.jpg", "deep.png"):
+                with Image.open(tmp_path / name) as image:
+                    expected = [asdict(prediction) for prediction in classifier.predict(image)]
+                    assert infer.predict(session, image) == expected
+                    assert image.getpixel((0, 0)) is not None  # it stays open
+    done = _run(lenet5.path, tmp_path / "0.npy")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_arrays_that_are_no_images(lenet5: ExportResult, tmp_path: Path) -> None:
+    np.save(tmp_path / "floats.npy", np.zeros((9, 9, 3)))
+    np.save(tmp_path / "channels.npy", np.zeros((3, 9, 9), np.uint8))
+    np.save(tmp_path / "objects.npy", np.array([{}], object))
+    (tmp_path / "empty.npy").write_bytes(b"")
+    huge = {"descr": "|u1", "fortran_order": False, "shape": (10**6, 10**6, 3)}
+    with (tmp_path / "huge.npy").open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, huge)
+    names = ("floats", "channels", "objects", "empty", "huge")
+    done = _run(lenet5.path, *(tmp_path / f"{name}.npy" for name in names))
+    assert (done.returncode, done.stdout) == (1, "")
+    lines = done.stderr.splitlines()
+    assert [line.partition(".npy: ")[0].rpartition("/")[2] for line in lines] == list(names)
+    assert "it must be uint8" in lines[0]
+    assert "it must be (height, width, channels)" in lines[1]
+
+
+@pytest.mark.parametrize("module", ["onnxruntime", "PIL", "numpy"])
+def test_what_is_not_installed_is_said_in_a_line(module: str, lenet5: ExportResult) -> None:
+    code = (
+        f"import runpy, sys; sys.modules[{module!r}] = None; script = sys.argv[1]; sys.argv = sys.argv[1:]\n"
+        "runpy.run_path(script, run_name='__main__')"
+    )
+    image = lenet5.path / lenet5.manifest.golden.images[0].file
+    command = [sys.executable, "-I", "-c", code, str(lenet5.path / "infer.py"), str(image)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"error: {module} is not installed: pip install ")
+    assert len(done.stderr.splitlines()) == 1

@@ -64,7 +64,17 @@ def test_weights_lie_beside_the_model_and_give_the_same_logits(
     exported: ExportResult, inline: ExportResult, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert sorted(path.name for path in exported.path.iterdir()) == sorted(
-        ["golden", "infer.py", "manifest.json", "measurements.json", "report.html", "report.json", MODEL, DATA]
+        [
+            "README.md",
+            "golden",
+            "infer.py",
+            "manifest.json",
+            "measurements.json",
+            "report.html",
+            "report.json",
+            MODEL,
+            DATA,
+        ]
     )
     variant = exported.manifest.variants[0]
     assert variant.data is not None

@@ -87,7 +87,7 @@ def test_what_is_not_such_a_network_is_refused(networks: Path) -> None:
         ({"quantization_config": {"bits": 4}}, [], "its weights are already quantized; give the float32 network"),
         ({}, ["--weights", "other.pth"], "brings its weights; omit --weights"),
         ({}, ["--pooling", "mean"], "--pooling applies to EdgePort's own architectures"),
-        ({}, [], "transformers is not installed; pip install 'edgeport[transformers]'"),
+        ({}, [], "transformers is not installed; install it: pip install transformers"),
     ],
 )
 def test_what_could_run_code_or_contradicts_is_refused(

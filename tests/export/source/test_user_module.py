@@ -305,7 +305,7 @@ def test_misspelt_factory_lists_the_closest(net: Path, tmp_path: Path) -> None:
             1,
             "gives 5 logits, but a binary task has one; use ",
         ),
-        (["--image-size", "24", "--threshold", "0.4"], 2, "--threshold is for the tasks binary and multilabel"),
+        (["--image-size", "24", "--threshold", "0.4", "0.5"], 1, "a multiclass task has one value, or none"),
         (
             ["--image-size", "24", "--task", "multilabel", "--threshold", "0.4", "0.5"],
             1,

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import runpy
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from edgeport_export import ExportConfig, export
-from edgeport_runtime import Classifier, ManifestError, ParityError
+from edgeport_runtime import Classifier, ManifestError, ParityError, load_manifest
 from edgeport_runtime.accuracy import answers
+from edgeport_runtime.commands.cli import main
 from edgeport_runtime.commands.verify import verify
 from edgeport_runtime.outputs import metrics, tasks
 
@@ -31,6 +33,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("answers")
     options: dict[str, dict[str, Any]] = {
         "multiclass": {"weights": "digits"},
+        "threshold": {"weights": "digits", "threshold": (0.9,)},
         "binary": {"task": "binary"},
         "multilabel": {"task": "multilabel", "num_classes": 4, "threshold": (0.5, 0.25, 0.5, 0.75)},
     }
@@ -100,6 +103,35 @@ def test_above_for_at_least_the_threshold(task: str, bundles: dict[str, Path], m
 
     monkeypatch.setattr("edgeport_runtime.outputs.predictions.decisions", above)
     assert "made-up outputs" in _problem(bundles[task])
+
+
+def test_a_threshold_that_is_not_looked_at(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "edgeport_runtime.outputs.predictions.decisions",
+        lambda outputs_BK, _: outputs_BK.argmax(axis=1)[:, np.newaxis],
+    )
+    assert "made-up outputs" in _problem(bundles["threshold"])
+
+
+def test_below_its_threshold_a_multiclass_model_decides_nothing(
+    bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = bundles["threshold"]
+    images = [str(bundle / image.file) for image in load_manifest(bundle).golden.images]
+    with Classifier.load(bundle) as classifier:
+        found = classifier.predict_batch(images)
+    assert {predictions[0].is_decided for predictions in found} == {True, False}
+    for predictions in found:
+        assert [p.is_decided for p in predictions] == [predictions[0].score >= 0.9, *([False] * 4)]
+        assert predictions[0].label is not None
+    script = runpy.run_path(str(bundle / "infer.py"))
+    session = script["load"]()
+    assert [script["predict"](session, image) for image in images] == [[asdict(p) for p in one] for one in found]
+    assert main(["predict", str(bundle), *images]) == 0
+    told = capsys.readouterr().out
+    num_undecided = sum(not predictions[0].is_decided for predictions in found)
+    assert told.count("nothing is decided: below the threshold of 90.00%") == num_undecided
+    assert told.count("  * ") == len(images) - num_undecided
 
 
 def test_a_stream_reversed_within_a_batch(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ABSENT = object()
 LATER = (
     "schema_version: 3 is later than 2, the latest that this version of edgeport reads; "
-    "upgrade with: pip install --upgrade edgeport"
+    "install a later EdgePort: from its source, or from the folder runtime of the bundle, if it has one"
 )
 EDITED = "contract.preprocess_sha256: is not the digest of preprocess; do not edit the manifest, export again"
 
@@ -82,11 +82,7 @@ def test_manifest_without_labels_comes_back(lenet5: ExportResult) -> None:
             "scores",
             "contract.output: 'scores' is not an output that this version knows (logits, probabilities)",
         ),
-        (
-            ("contract", "thresholds"),
-            [0.5],
-            "contract.thresholds: a multiclass task has none; it decides for the most probable class",
-        ),
+        (("contract", "thresholds"), [0.5, 0.5], "contract.thresholds: a multiclass task has one value, or none"),
         (("contract", "thresholds"), [1.0], "contract.thresholds[0]: is 1.0, not a probability above 0 and below 1"),
         (("contract", "task"), "binary", "contract.num_classes: a binary task has 2 classes, not 10"),
         (

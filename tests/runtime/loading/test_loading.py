@@ -98,7 +98,7 @@ def test_missing_model_file_is_named(bundle: Path) -> None:
 
 def test_later_schema_is_refused_with_the_remedy(bundle: Path, edit_manifest: EditManifest) -> None:
     edit_manifest(bundle, lambda data: data.update(schema_version=99))
-    with pytest.raises(ManifestError, match=r"schema_version: 99 is later than .*pip install --upgrade edgeport"):
+    with pytest.raises(ManifestError, match=r"schema_version: 99 is later than .*install a later EdgePort"):
         Classifier.load(bundle)
 
 
@@ -169,8 +169,8 @@ def test_without_onnxruntime_the_extras_are_named(lenet5: ExportResult) -> None:
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr == (
-        "error: ONNX Runtime is not installed; choose one: pip install 'edgeport[cpu]', 'edgeport[gpu]' (NVIDIA) "
-        "or 'edgeport[openvino]' (Intel)\n"
+        "error: ONNX Runtime is not installed; choose one: pip install onnxruntime (any processor), pip install "
+        "onnxruntime-gpu (NVIDIA), or pip install onnxruntime onnxruntime-ep-openvino (Intel)\n"
     )
 
 

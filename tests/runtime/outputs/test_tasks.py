@@ -97,6 +97,8 @@ def test_thresholds_decide_one_or_one_a_label() -> None:
     assert decisions(outputs, each).tolist() == [[1, 0], [1, 0]]
     assert decisions(np.array([[0.0], [-0.1]]), make_contract("binary")).tolist() == [[1], [0]]
     assert decisions(outputs, make_contract("multiclass")).tolist() == [[1], [0]]
+    least = make_contract("multiclass", thresholds=(0.8,), output="probabilities")
+    assert decisions(outputs, least).tolist() == [[1, 1], [0, 0]]
 
 
 def test_probabilities_of_huge_logits_are_finite() -> None:
@@ -117,7 +119,7 @@ def test_probabilities_of_huge_logits_are_finite() -> None:
             r"a multilabel task has one value, or 4 \(one per class\)",
         ),
         ("multilabel", {"thresholds": (0.0,)}, r"\[0.0\] are not probabilities above 0 and below 1"),
-        ("multiclass", {"thresholds": (0.5,)}, "thresholds: a multiclass task has none"),
+        ("multiclass", {"thresholds": (0.5, 0.5)}, "thresholds: a multiclass task has one value, or none"),
         ("multiclass", {"labels": ("a",)}, "labels: there are 1 labels, but 2 classes"),
     ],
 )

@@ -196,7 +196,7 @@ static void print_best(double *scores, long k) {
         int best = 0;
         for (int i = 1; i < NUM_OUTPUTS; i++)
             if (scores[i] > scores[best]) best = i;
-        print_class(best, scores[best], TASK == MULTILABEL ? scores[best] >= THRESHOLDS[best] : n == 0);
+        print_class(best, scores[best], (TASK == MULTILABEL || n == 0) && scores[best] >= THRESHOLDS[best]);
         scores[best] = -1;
     }
 }

@@ -5,7 +5,9 @@
 
     import infer
     session = infer.load()
-    infer.predict(session, "photo.jpg")
+    infer.predict(session, "photo.jpg")  # or a PIL image, or a uint8 array (height, width, channels), RGB
+
+An IMAGE is an image file, or such an array in a file of NumPy's, .npy.
 
 EdgePort wrote this file when it exported the model. It is yours to change and to copy.
 """
@@ -22,8 +24,13 @@ import sys
 import warnings
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+try:
+    import numpy as np
+    from PIL import Image, UnidentifiedImageError
+except ModuleNotFoundError as error:
+    if __name__ == "__main__":
+        sys.exit(f"error: {error.name} is not installed: pip install numpy pillow onnxruntime")
+    raise
 
 # ONNX Runtime collects usage data unless this is set before its first import. A value of your own is kept.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -34,7 +41,7 @@ FILES = {"fp32": {"model.fp32.onnx": ""}}
 UNPACKED = []  # variants whose weights are stored in int8 and turned into floats once, when they are loaded
 TASK = "multiclass"  # "multiclass": one of the classes; "binary": the second of two, or not; "multilabel": any of them
 LABELS = ["zero", "one"]  # None: not known
-THRESHOLDS = None  # a class is decided if its probability is at least this; None for multiclass
+THRESHOLDS = None  # a class is decided if its probability is at least this; None: the most probable one always is
 OUTPUT = "logits"  # what the graph gives: "logits" or "probabilities"
 BATCH = None  # images the graph takes at once; None: any number
 COLOR = "rgb"  # order of the channels: "rgb", "bgr" or "grey"; with alpha "rgba" or "la"
@@ -56,7 +63,17 @@ if importlib.util.find_spec("PIL._avif"):
     FORMATS += ("AVIF",)
 ORIENTATIONS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's values as Pillow's transpositions
 # What Pillow raises on damaged files, and on those with too many pixels.
-DAMAGE = (OSError, ValueError, SyntaxError, ArithmeticError, LookupError, TypeError, RuntimeError, struct.error)
+DAMAGE = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    LookupError,
+    TypeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+)
 DAMAGE += (Image.DecompressionBombError,)
 
 
@@ -82,13 +99,21 @@ def load(variant=None, providers=("CPUExecutionProvider",), threads=None):
     return onnxruntime.InferenceSession(folder / next(iter(files)), options, providers=list(providers))
 
 
-def preprocess(path):
-    """Read an image file: float32 of shape (1, channels, height, width)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is an error
-        image = open_image(path)
-    with image:
-        pixels = np.asarray(crop(resize(decode(image, *depth_of(path, image)))))
+def preprocess(source):
+    """An image, as predict() takes it, for the network: float32 of shape (1, channels, height, width)."""
+    if isinstance(source, np.ndarray):
+        upright = decode(image_of(source))
+    elif isinstance(source, Image.Image):
+        upright = decode(source, *depth_of(None, source))
+    elif str(source).lower().endswith(".npy"):
+        upright = decode(image_of(np.load(source, mmap_mode="r", allow_pickle=False)))
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is an error
+            image = open_image(source)
+        with image:
+            upright = decode(image, *depth_of(source, image))
+    pixels = np.asarray(crop(resize(upright)))
     if COLOR == "grey":
         pixels = pixels[:, :, np.newaxis]
     elif COLOR == "bgr":
@@ -98,6 +123,20 @@ def preprocess(path):
         x /= np.float32(255)
     x = (x - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
     return np.ascontiguousarray(x.transpose(2, 0, 1)[np.newaxis])
+
+
+def image_of(array):
+    """Of an array (height, width, channels) or (height, width), of 8-bit values from 0 to 255, RGB."""
+    if array.dtype != np.uint8:
+        raise ValueError(f"an array of {array.dtype} is no image; it must be uint8, from 0 to 255")
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    counts = (2, 3, 4) if COLOR == "la" else (3, 4)
+    if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in counts)):
+        raise ValueError(f"an array of shape {array.shape} is no image; it must be (height, width, channels)")
+    if array.shape[0] * array.shape[1] > MAX_PIXELS:
+        raise ValueError(f"{array.shape[1]}x{array.shape[0]} pixels are too many")
+    return Image.fromarray(np.ascontiguousarray(array))
 
 
 def open_image(path):
@@ -118,7 +157,7 @@ def depth_of(path, image):
 
     PNG says so by sBIT, TIFF by BitsPerSample or SMaxSampleValue, PGM by its maximum, to which Pillow itself scales.
     """
-    if image.format == "PNG":
+    if image.format == "PNG" and path is not None:
         return png_depth(path)
     if image.format == "TIFF":
         stored = image.tag_v2.get(258, (1,))
@@ -246,9 +285,12 @@ def probabilities(outputs):
     return np.exp(values - np.log(np.exp(values).sum()))
 
 
-def predict(session, path, top_k=5):
-    """The most probable classes of an image file, best first; of a binary model the decided class first."""
-    x = preprocess(path)
+def predict(session, image, top_k=5):
+    """The most probable classes of an image, best first; of a binary model the decided class first.
+
+    The image is the path of an image file or of a .npy, a PIL image, or a uint8 array (height, width, channels), RGB.
+    """
+    x = preprocess(image)
     if BATCH is not None:
         x = np.repeat(x, BATCH, axis=0)  # nothing else may have a part in the ranges of its values
     outputs = session.run([OUTPUT], {"image": x})[0][0]
@@ -264,7 +306,7 @@ def predict(session, path, top_k=5):
         chosen = set(np.flatnonzero(scores >= np.array(THRESHOLDS)))
     else:
         order = np.argsort(-outputs, kind="stable")
-        chosen = {order[0]}
+        chosen = {order[0]} if THRESHOLDS is None or scores[order[0]] >= THRESHOLDS[0] else set()
     return [
         {
             "index": int(i),
@@ -286,7 +328,14 @@ def main():
     sys.stdout.reconfigure(errors="backslashreplace")  # a label or a path that its encoding does not have
     if args.top_k < 1:
         parser.error("--top-k must be at least 1")
-    session = load(args.variant)
+    try:
+        session = load(args.variant)
+    except ModuleNotFoundError as error:
+        print(f"error: {error.name} is not installed: pip install onnxruntime", file=sys.stderr)
+        return 1
+    except (OSError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     results, status = [], 0
     for path in args.images:
         try:
