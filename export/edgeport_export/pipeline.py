@@ -16,6 +16,7 @@ from edgeport_export.bundle.formats import write_models, write_scripts
 from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
+from edgeport_export.bundle.side_files import write_evidence, write_features
 from edgeport_export.bundle.write import (
     manifest_of,
     score_tolerance_of,
@@ -144,6 +145,13 @@ def export(
         variants, measured, more = _run_variants(models, chain, bundle=bundle, progress=progress)
         made = tuple(m for m in models.made if any(m.plan.name == variant.name for variant in variants))
         variants = write_models(variants, config.bundle_options, models.limits, chain, bundle=bundle, progress=progress)
+        if config.evidence:
+            variants, told = write_evidence(variants, models.limits, chain, bundle=bundle, progress=progress)
+            more += told
+        if config.features:
+            module = subject.module if isinstance(subject, Subject) else None
+            variants, told = write_features(variants, module, models.limits, chain, bundle=bundle, progress=progress)
+            more += told
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")

@@ -117,8 +117,16 @@ class Chain:
                 left -= len(batch)
         return batches
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS) -> str:
+    def check_graph(
+        self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS, session: type[Session] = Session
+    ) -> str:
         """Run a graph on all batches and compare.
+
+        Args:
+            stage: its name.
+            path: the graph's file.
+            limits: what must be met.
+            session: what loads it.
 
         Returns:
             The SHA-256 digest of the file.
@@ -134,8 +142,8 @@ class Chain:
             return digest
         try:
             # Where int8 could saturate, it is computed in float, which is exact.
-            session = Session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
-            outputs_BK = np.concatenate([session.run(batch) for batch in self._batches])
+            opened = session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
+            outputs_BK = np.concatenate([opened.run(batch) for batch in self._batches])
         except SessionError as error:
             found = _ORT_NODE.search(str(error))
             node = f" at node {found[2]} ({found[1]})" if found else ""
@@ -150,7 +158,7 @@ class Chain:
         if limits.over == "sample" and not self._has_checked_rows:
             self._has_checked_rows = True
             check_graph_rows(
-                session.run, self._batches, outputs_BK, self.contract, stage=stage, own=self._own.largest or 0.0
+                opened.run, self._batches, outputs_BK, self.contract, stage=stage, own=self._own.largest or 0.0
             )
         self._judge(self._compare(stage, outputs_BK, limits), path, outputs_BK)
         return digest
