@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from edgeport_export.progress import Progress
     from edgeport_runtime.bundle.manifest import Variant
 
-__all__ = ["write_evidence", "write_features"]
+__all__ = ["check_features", "write_evidence", "write_features"]
 
 _MAX_FEATURES_L2 = 1e-4
 """Of a float variant's features from PyTorch's, of the worst golden image."""
@@ -84,9 +84,17 @@ def write_evidence(
     return tuple(done), notes
 
 
+def check_features(path: Path) -> None:
+    """Raise ExportError if a float graph does not end in a linear layer whose input are features."""
+    try:
+        keep_features(onnx.load(path, load_external_data=False))
+    except Left as reason:
+        raise ExportError(f"--features: the graph does not show them: {reason}; omit --features") from None
+
+
 def write_features(
     variants: tuple[Variant, ...],
-    module: nn.Module | None,
+    module: nn.Module,
     limits: Mapping[str, Limits],
     chain: Chain,
     *,
@@ -97,7 +105,7 @@ def write_features(
 
     Args:
         variants: of the bundle.
-        module: the network; None where there is none in PyTorch.
+        module: the network.
         limits: of the outputs of variants that are not float.
         chain: has the golden images.
         bundle: its folder.
@@ -107,11 +115,9 @@ def write_features(
         The variants with what was written, and a note on those whose graph does not show the features.
 
     Raises:
-        ExportError: if the float graph does not end in a linear layer, or PyTorch's network in none that is known.
+        ExportError: if PyTorch's network ends in no linear layer that is known.
         ParityError: if features depart.
     """
-    if module is None:
-        raise ExportError("--features compares with a module of PyTorch, and an .onnx file has none; omit --features")
     expected = [read_features(module, batch) for batch in chain.images]
     done, notes = [], []
     for variant in variants:
@@ -119,8 +125,6 @@ def write_features(
         try:
             num_features = keep_features(model)
         except Left as reason:
-            if variant.name == variants[0].name:
-                raise ExportError(f"--features: the graph does not show them: {reason}; omit --features") from None
             notes.append(f"{variant.name}: no features: {reason}")
             done.append(variant)
             continue

@@ -71,27 +71,6 @@ def make_parser() -> Parser:
     predict.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
     predict.add_argument("--top-k", type=_positive, default=5, metavar="K", help="Classes to print (default 5).")
     _add_contract_options(predict)
-    heatmap = add(
-        "heatmap",
-        _HEATMAP,
-        "build/digits digit.png -o heat.png",
-        "build/digits digit.png --label 7 --method occlusion --json",
-    )
-    heatmap.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
-    heatmap.add_argument(
-        "-o",
-        "--output",
-        metavar="FILE",
-        help="Picture to write, such as heat.png; of several images, heat-1.png, heat-2.png and so on.",
-    )
-    heatmap.add_argument("--label", metavar="NAME", help="Class by its name or number (default: the one predicted).")
-    heatmap.add_argument(
-        "--method",
-        choices=("auto", "occlusion"),
-        default="auto",
-        help="auto (default): what export-model --evidence wrote, or else occlusion, which hides one part of the image "
-        "after the other and runs the network each time.",
-    )
     evaluate = add(
         "evaluate",
         "Measure a model on labelled images.",
@@ -114,6 +93,27 @@ def make_parser() -> Parser:
     )
     info = add("info", "Show what the bundle's manifest says.", "build/digits", "build/digits --assignment")
     info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
+    heatmap = add(
+        "heatmap",
+        _HEATMAP,
+        "build/digits digit.png -o heat.png",
+        "build/digits digit.png --label 7 --method occlusion --json",
+    )
+    heatmap.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
+    heatmap.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Picture to write, such as heat.png; of several images, heat-1.png, heat-2.png and so on.",
+    )
+    heatmap.add_argument("--label", metavar="NAME", help="Class by its name or number (default: the one predicted).")
+    heatmap.add_argument(
+        "--method",
+        choices=("auto", "occlusion"),
+        default="auto",
+        help="auto (default): what export-model --evidence wrote, or else occlusion, which hides one part of the image "
+        "after the other and runs the network each time.",
+    )
     _add_compare(commands)
     _add_machine_commands(commands)
     return parser
