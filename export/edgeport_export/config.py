@@ -105,6 +105,8 @@ class BundleOptions(NamedTuple):
     script: Script | None
     ort: bool
     with_runtime: bool
+    evidence: bool
+    features: bool
 
     @property
     def has_in_graph(self) -> bool:
@@ -147,6 +149,8 @@ class ExportConfig:
         script: ``c`` writes a C program beside ``infer.py``, which runs the variants with their preprocessing.
         ort: also write each model in ONNX Runtime's own format, with the list of operators for a reduced build.
         with_runtime: also write the runtime as a wheel, for devices without a package index.
+        evidence: also write each variant with the region that speaks for an answer, for ``run-model heatmap``.
+        features: also write each variant up to its last linear layer, for ``Classifier.features``.
         positions: position encoding of a ViT, ``learned`` or ``sinusoidal``.
         pooling: what a ViT classifies: the class ``token``, or the ``mean`` of all patches.
         transform_input: for GoogLeNet: torchvision's change from ImageNet's normalization to 0.5 and 0.5.
@@ -205,6 +209,8 @@ class ExportConfig:
     script: Script | None = None
     ort: bool = False
     with_runtime: bool = False
+    evidence: bool = False
+    features: bool = False
     positions: Positions | None = None
     pooling: Pooling | None = None
     transform_input: bool | None = None

@@ -237,6 +237,17 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
         help="Also write each model in ONNX Runtime's own format, and list the operators for a reduced build.",
     )
     graph.add_argument(
+        "--evidence",
+        action="store_true",
+        help="Also write each variant with the region that speaks for an answer, for run-model heatmap.",
+    )
+    graph.add_argument(
+        "--features",
+        action="store_true",
+        help="Also write each variant up to its last linear layer, whose input is an image's embedding, for "
+        "Classifier.features.",
+    )
+    graph.add_argument(
         "--script", choices=get_args(Script), help="Also write a C program that runs the bundle, beside infer.py."
     )
     graph.add_argument(

@@ -19,6 +19,7 @@ from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
 from edgeport_export.bundle.report import write_report
+from edgeport_export.bundle.side_files import check_features, write_evidence, write_features
 from edgeport_export.bundle.write import (
     manifest_of,
     score_tolerance_of,
@@ -122,6 +123,8 @@ def export(
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
     subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
+    if isinstance(subject, GivenFile) and config.features:
+        raise InputError("--features compares with a module of PyTorch, and an .onnx file has none; omit --features")
     if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
         check_in_graph(subject.contract.preprocess, config.opset)
     original = subject.original if isinstance(subject, GivenFile) else TorchOriginal(subject.module)
@@ -158,6 +161,14 @@ def export(
         variants, measured, more = _run_variants(models, chain, bundle=bundle, progress=progress)
         made = tuple(m for m in models.made if any(m.plan.name == variant.name for variant in variants))
         variants = write_models(variants, config.bundle_options, models.limits, chain, bundle=bundle, progress=progress)
+        if config.evidence:
+            variants, told = write_evidence(variants, models.limits, chain, bundle=bundle, progress=progress)
+            more += told
+        if config.features and isinstance(subject, Subject):
+            variants, told = write_features(
+                variants, subject.module, models.limits, chain, bundle=bundle, progress=progress
+            )
+            more += told
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")
@@ -217,6 +228,8 @@ def _write_all(
         traced = _trace(subject, original, config, chain, work=work, progress=progress)
         opset = config.opset
     first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
+    if config.features:
+        check_features(source)
     made, others, more = _write_quantized(
         source, subject, opset, config, chain, own_golden=own_golden, bundle=bundle, progress=progress
     )

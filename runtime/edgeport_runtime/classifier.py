@@ -8,7 +8,7 @@ import threading
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from edgeport_runtime.engine.session import Session
     from edgeport_runtime.loading.load import LoadedModel
+    from edgeport_runtime.outputs.heat import Heatmap
     from edgeport_runtime.pixels.decode import ArrayColor, ImageSource
     from edgeport_runtime.stream import Streamed
 
@@ -48,6 +49,7 @@ class Classifier:
         self._session: Session | None = model.session
         self._reopen = model.reopen
         self._stream_session: Session | None = None
+        self._side = model.side
         self._lock = threading.Lock()
         self.contract = model.contract
         self.manifest = model.manifest
@@ -266,6 +268,77 @@ class Classifier:
         for ninth in itertools.islice(source, 1):  # there are more, which are worth threads and a session for them
             yield from self._stream_outputs(itertools.chain([ninth], source), prepare, _BATCH, None)
 
+    def heatmap(
+        self,
+        image: ImageSource,
+        label: str | int | None = None,
+        *,
+        method: Literal["auto", "occlusion"] = "auto",
+        color: ArrayColor = "rgb",
+        on_progress: Callable[[int, int], None] | None = None,
+    ) -> Heatmap:
+        """Find the region of an image that speaks for a class.
+
+        Args:
+            image: as of :meth:`predict`.
+            label: the class by its name or number; None takes the first that :meth:`predict` gives.
+            method: ``auto`` takes the graph that ``export-model --evidence`` wrote beside the variant, and occlusion
+                where there is none; ``occlusion`` hides one part after the other and runs the network each time.
+            color: order of an array's channels, as of :meth:`predict`.
+            on_progress: is told how many of how many places occlusion has hidden.
+
+        Raises:
+            InputError: if the image cannot be used, or there is no such class.
+            ManifestError: if the graph with the evidence is not the one that was exported.
+            SessionError: if the model fails, or was closed.
+        """
+        from edgeport_runtime.outputs import heat
+        from edgeport_runtime.pixels.decode import load_image, name_of
+        from edgeport_runtime.pixels.preprocess import normalize, pixels_of
+
+        if method not in ("auto", "occlusion"):
+            raise InputError(f"method is {method!r}; choose one of auto, occlusion")
+        contract, session = self.contract, self._opened()
+        photo = load_image(image, contract.preprocess.mode, color=color, bits=contract.preprocess.bits)
+        x_1CHW = normalize(pixels_of(photo, contract.preprocess, name=name_of(image)), contract.preprocess)[np.newaxis]
+        found = predictions_of(self._run_images(session, x_1CHW)[0], contract, contract.num_classes)
+        chosen = heat.chosen_class(found, contract, label)
+        source = self._side.evidence(session.settings) if method == "auto" else None
+        if isinstance(source, str | None):
+            values = heat.occlude(
+                x_1CHW[0],
+                lambda x_BCHW: heat.scores_of(self._run_images(session, x_BCHW), chosen.index, contract),
+                on_progress=on_progress,
+            )
+            return heat.heatmap_of(values, "occlusion", chosen, photo, contract, reason=source)
+        values = heat.read_map(source.maps, x_1CHW, chosen.index, contract)
+        return heat.heatmap_of(values, source.method, chosen, photo, contract)
+
+    def features(self, images: Iterable[ImageSource], *, color: ArrayColor = "rgb") -> NDArray[np.float32]:
+        """Give what the network's last linear layer reads, for search and for drift.
+
+        The bundle must have been exported with ``--features``.
+
+        Args:
+            images: as of :meth:`predict_batch`.
+            color: order of the channels of arrays.
+
+        Returns:
+            float32 (N, D).
+
+        Raises:
+            InputError: if an image cannot be used, or the bundle was exported without features.
+            ManifestError: if the graph is not the one that was exported.
+            SessionError: if the model fails, or was closed.
+        """
+        session = self._side.features(self._opened().settings)
+        prepare = self._preparation(color)
+        source = iter(images)
+        parts = [np.zeros((0, int(session.output_shape[1])), np.float32)]
+        while batch := [prepare(image) for image in itertools.islice(source, _BATCH)]:
+            parts.append(self._run_images(session, np.stack(batch)))
+        return np.concatenate(parts)
+
     def logits(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Run the network on preprocessed input.
 
@@ -298,6 +371,7 @@ class Classifier:
     def close(self) -> None:
         """Free the model. Calls that are running finish; later ones raise SessionError."""
         self._session = self._stream_session = None
+        self._side.close()
 
     def outputs(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the graph gives for preprocessed input (B, K): ``contract.output``; as :meth:`logits` otherwise."""

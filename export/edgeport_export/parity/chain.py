@@ -119,15 +119,24 @@ class Chain:
                 left -= len(batch)
         return batches
 
-    def check_graph(self, stage: str, path: Path, *, limits: Limits = FLOAT32_LIMITS, few: bool = False) -> str:
+    def check_graph(
+        self,
+        stage: str,
+        path: Path,
+        *,
+        limits: Limits = FLOAT32_LIMITS,
+        few: bool = False,
+        session: type[Session] = Session,
+    ) -> str:
         """Run a graph on all batches and compare.
 
         Args:
             stage: its name.
-            path: the graph.
+            path: the graph's file.
             limits: what must be met.
             few: run the last batches only, which hold the image alone, the constants and random values; for a graph
                 from which another is made that is run on all.
+            session: what loads it.
 
         Returns:
             The SHA-256 digest of the file.
@@ -144,8 +153,8 @@ class Chain:
             return digest
         try:
             # Where int8 could saturate, it is computed in float, which is exact.
-            session = Session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
-            outputs_BK = np.concatenate([session.run(batch) for batch in self._batches[first:]])
+            opened = session(path, provider=CPU, settings=SessionSettings(unpack_weights=adds_in_16_bits()))
+            outputs_BK = np.concatenate([opened.run(batch) for batch in self._batches[first:]])
         except SessionError as error:
             found = _ORT_NODE.search(str(error))
             node = f" at node {found[2]} ({found[1]})" if found else ""
@@ -160,12 +169,12 @@ class Chain:
         if few:
             report = self._compare(stage, outputs_BK, limits, skipped=skipped)
             if not report.passed:
-                self._check_rows(stage, session, outputs_BK, first)
+                self._check_rows(stage, opened, outputs_BK, first)
             self._judge(report, path, outputs_BK, skipped=skipped)
             return digest
         self._checked[identity] = (stage, outputs_BK)
         if limits.over == "sample" and not self._has_checked_rows:
-            self._check_rows(stage, session, outputs_BK, 0)
+            self._check_rows(stage, opened, outputs_BK, 0)
             self._has_checked_rows = True
         self._judge(self._compare(stage, outputs_BK, limits), path, outputs_BK)
         return digest

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import onnx
 
 from edgeport_export.graph.index import GraphIndex, attribute
+from edgeport_export.graph.shapes import infer_shapes
 from edgeport_export.quantize.costs import ELEMENTWISE, TRANSPARENT, Cost, change, costs_of
 from edgeport_export.quantize.cut import Network
 from edgeport_export.quantize.graph import layers_of
 from edgeport_export.quantize.recipes import BETWEEN
-from edgeport_export.quantize.work import infer_shapes, multiply_adds, share_of
+from edgeport_export.quantize.work import multiply_adds, share_of
 from edgeport_runtime.errors import QuantizeError
 
 if TYPE_CHECKING:

@@ -9,7 +9,9 @@ from edgeport_runtime.errors import ManifestError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["bundle_file", "checked_file", "sha256_of"]
+    from edgeport_runtime.bundle.manifest import Variant
+
+__all__ = ["bundle_file", "check_digests", "checked_file", "sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
@@ -47,3 +49,12 @@ def checked_file(bundle: Path, name: str, sha256: str) -> Path:
     if sha256_of(path) != sha256:
         raise ManifestError(f"{name} is not the file that was exported (its SHA-256 differs); copy the bundle again")
     return path
+
+
+def check_digests(bundle: Path, variant: Variant) -> None:
+    """Raise ManifestError if a variant's files are not those that were exported."""
+    expected = {variant.file: variant.sha256}
+    if variant.data is not None:
+        expected[variant.data.file] = variant.data.sha256
+    for name, sha256 in expected.items():
+        checked_file(bundle, name, sha256)

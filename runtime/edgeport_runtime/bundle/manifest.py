@@ -19,6 +19,7 @@ from edgeport_runtime.bundle.schema import (
     expect_string,
     fail,
 )
+from edgeport_runtime.bundle.side_files import DataFile, Evidence, Features
 from edgeport_runtime.errors import InputError, ManifestError
 
 if TYPE_CHECKING:
@@ -46,27 +47,8 @@ CONTRACT_KEY = "edgeport.contract"
 QUANTIZATION_KEY = "edgeport.quantization"
 """Key of the ``scheme`` and ``target``, as JSON, in that of every quantized one."""
 
-_OPTIONAL = ("score_tolerance",)  # of a variant
+_OPTIONAL = ("score_tolerance", "evidence", "features")  # of a variant
 _MAX_MANIFEST_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class DataFile:
-    """A file that goes with a model: path inside the bundle, digest, and size."""
-
-    file: str
-    sha256: str
-    size_bytes: int
-
-    @classmethod
-    def from_dict(cls, data: Any, context: str) -> DataFile:
-        """Read and validate; raises ManifestError naming the value that is wrong."""
-        data = expect_object(data, context, tuple(cls.__slots__))
-        return cls(
-            file=expect_file(data["file"], f"{context}.file"),
-            sha256=expect_digest(data["sha256"], f"{context}.sha256"),
-            size_bytes=expect_integer(data["size_bytes"], f"{context}.size_bytes", 1, 2**62),
-        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +71,8 @@ class Variant:
         num_equal: golden images with PyTorch's decisions; ``run-model verify`` accepts no fewer.
         score_tolerance: largest difference of a probability from PyTorch's that it accepts; None where nothing is
             said of probabilities (schema version 1, or a variant that the build machine could not run).
+        evidence: how the region that speaks for an answer is found, where that was asked for.
+        features: the embedding before the last layer, where that was asked for and the graph shows it.
     """
 
     name: str
@@ -105,6 +89,8 @@ class Variant:
     tolerance: float
     num_equal: int
     score_tolerance: float | None = None
+    evidence: Evidence | None = None
+    features: Features | None = None
 
     @property
     def total_bytes(self) -> int:
@@ -120,6 +106,8 @@ class Variant:
     def to_dict(self) -> dict[str, Any]:
         """As JSON types; what is optional and has its default is left out."""
         data = asdict(self)
+        for name, more in (("evidence", self.evidence), ("features", self.features)):
+            data[name] = None if more is None else more.to_dict()
         return {name: value for name, value in data.items() if name not in _OPTIONAL or value is not None}
 
     @classmethod
@@ -156,6 +144,8 @@ class Variant:
             score_tolerance=None
             if data.get("score_tolerance") is None
             else expect_number(data["score_tolerance"], f"{context}.score_tolerance"),
+            evidence=None if "evidence" not in data else Evidence.from_dict(data["evidence"], f"{context}.evidence"),
+            features=None if "features" not in data else Features.from_dict(data["features"], f"{context}.features"),
         )
 
 

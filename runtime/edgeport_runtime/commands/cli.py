@@ -120,7 +120,7 @@ def _check_order(args: argparse.Namespace) -> None:
     first, others = Path(args.bundle), [path for path in args.images if _is_model(path)]
     if others and (first.suffix.lower() in image_suffixes() or not _is_model(args.bundle)):
         words = [others[0], args.bundle, *(path for path in args.images if path != others[0])]
-        raise InputError(f"{others[0]} is the bundle, which comes first: run-model predict {shlex.join(words)}")
+        raise InputError(f"{others[0]} is the bundle, which comes first: run-model {args.command} {shlex.join(words)}")
 
 
 def _is_model(text: str) -> bool:
@@ -163,6 +163,40 @@ def _classify(classifier: Classifier, images: list[str], top_k: int) -> Iterable
             yield StreamResult(image, classifier.predict(image, top_k), None)
         except InputError as error:
             yield StreamResult(image, None, error)
+
+
+def _heatmap(args: argparse.Namespace) -> int:
+    from edgeport_runtime.classifier import Classifier
+    from edgeport_runtime.commands.heatmap import check_output, heatmap_of_each
+    from edgeport_runtime.commands.report import print_heatmap
+
+    _check_order(args)
+    if args.output is None and not args.json:
+        raise InputError("give the picture to write with -o heat.png, or --json")
+    images, left_out = _expand(args.images)
+    check_output(args.output)
+    results = []
+    with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
+        _tell_choice(args, classifier.explain())
+        for result in heatmap_of_each(
+            classifier,
+            images,
+            label=args.label,
+            method=args.method,
+            output=args.output,
+            on_progress=_progress(args, "places"),
+        ):
+            results.append(result)
+            if "error" in result:
+                print(f"error: {result['error']}", file=sys.stderr)
+            elif not args.json:
+                print_heatmap(result)
+        if not args.json and any("error" not in result for result in results):
+            _print_what_ran(classifier)
+    if args.json:
+        _print_json(results)
+    _tell_left_out(args, left_out)
+    return ERROR if any("error" in result for result in results) else DONE
 
 
 def _evaluate(args: argparse.Namespace) -> int:
@@ -438,6 +472,7 @@ def _print_json(document: Any) -> None:
 
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "predict": _predict,
+    "heatmap": _heatmap,
     "evaluate": _evaluate,
     "compare": _compare,
     "verify": _verify,

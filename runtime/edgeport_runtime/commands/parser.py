@@ -16,6 +16,7 @@ CONTRACT_OPTIONS = (
 )
 """Options that tell the contract of a model that EdgePort did not write, as they are called in Python and JSON."""
 
+_HEATMAP = "Show the region of an image that speaks for the answer."
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
 _BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
 _COMPARE = "Show where two models decide otherwise, and which is right more often, smaller and faster."
@@ -96,6 +97,27 @@ def make_parser() -> Parser:
     )
     info = add("info", "Show what the bundle's manifest says.", "build/digits", "build/digits --assignment")
     info.add_argument("--assignment", action="store_true", help="Load the bundle and show what runs where, and why.")
+    heatmap = add(
+        "heatmap",
+        _HEATMAP,
+        "build/digits digit.png -o heat.png",
+        "build/digits digit.png --label 7 --method occlusion --json",
+    )
+    heatmap.add_argument("images", metavar="IMAGE", nargs="+", help="Image files, or folders of them.")
+    heatmap.add_argument(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="Picture to write, such as heat.png; of several images, heat-1.png, heat-2.png and so on.",
+    )
+    heatmap.add_argument("--label", metavar="NAME", help="Class by its name or number (default: the one predicted).")
+    heatmap.add_argument(
+        "--method",
+        choices=("auto", "occlusion"),
+        default="auto",
+        help="auto (default): what export-model --evidence wrote, or else occlusion, which hides one part of the image "
+        "after the other and runs the network each time.",
+    )
     _add_compare(commands)
     _add_report(commands)
     _add_machine_commands(commands)

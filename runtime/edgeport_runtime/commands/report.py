@@ -25,6 +25,7 @@ __all__ = [
     "print_contract",
     "print_diagnosis",
     "print_evaluation",
+    "print_heatmap",
     "print_manifest",
     "print_predictions",
 ]
@@ -194,6 +195,17 @@ def print_predictions(image: str, predictions: Sequence[Prediction], contract: C
         print(f"  {mark}{p.score:7.2%}  {p.index if p.label is None else p.label}")
     if contract.task == "multiclass" and contract.thresholds and not predictions[0].is_decided:
         print(f"  nothing is decided: below the threshold of {contract.thresholds[0]:.2%}")
+
+
+def print_heatmap(result: Mapping[str, Any]) -> None:
+    """What a heat map is of, where it was written, and how it was made."""
+    rows = result["map"]
+    name = result["label"] or f"class {result['index']}"
+    why = "" if result["reason"] is None else f" ({result['reason']})"
+    print(
+        f"{result['image']}: {name} ({result['score']:.1%}): wrote {result['file']}, {len(rows)}x{len(rows[0])} by "
+        f"{result['method']}{why}"
+    )
 
 
 def print_evaluation(result: Evaluation, contract: Contract) -> None:

@@ -108,14 +108,17 @@ class Session:
         return self._call({INPUT_NAME: x_BCHW})
 
     def _call(self, feeds: dict[str, NDArray[Any]]) -> NDArray[Any]:
-        (x,) = feeds.values()
+        return self._call_all(feeds, [self.output_name])[0]
+
+    def _call_all(self, feeds: dict[str, NDArray[Any]], outputs: list[str]) -> list[NDArray[Any]]:
+        x = next(iter(feeds.values()))
         try:
             if self._bound is not None:
-                return self._bound(x)
-            output: NDArray[Any] = self._session.run([self.output_name], feeds)[0]
+                return [self._bound(x)]
+            found: list[NDArray[Any]] = self._session.run(outputs, feeds)
         except Exception as error:  # noqa: BLE001  its exceptions share no base class
             raise SessionError(f"the model failed on an input of shape {x.shape}: {_one_line(error)}") from None
-        return output
+        return found
 
 
 class NodeTime(NamedTuple):

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.bundle.contract import Contract
-from edgeport_runtime.bundle.files import bundle_file, checked_file
+from edgeport_runtime.bundle.files import bundle_file, check_digests
 from edgeport_runtime.bundle.manifest import CONTRACT_KEY, QUANTIZATION_KEY, Manifest, Variant, load_manifest
 from edgeport_runtime.bundle.schema import expect_object
 from edgeport_runtime.engine.foreign import ForeignSession
@@ -27,6 +27,7 @@ from edgeport_runtime.loading.choice import (
     stores_weights_only,
 )
 from edgeport_runtime.loading.foreign import asked_of, contract_of, read_options
+from edgeport_runtime.loading.side import SideGraphs
 
 if TYPE_CHECKING:
     import os
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.engine.providers import Provider
     from edgeport_runtime.engine.session import SessionSettings
 
-__all__ = ["LoadedModel", "check_digests", "load_model", "settings_of"]
+__all__ = ["LoadedModel", "load_model", "settings_of"]
 
 
 class LoadedModel(NamedTuple):
@@ -51,6 +52,7 @@ class LoadedModel(NamedTuple):
         provider: what it runs on.
         reasons: why this device and this variant.
         has_dynamic_ranges: an image's outputs depend on the others of its call.
+        side: the variant's graphs that tell more.
     """
 
     session: Session
@@ -61,6 +63,7 @@ class LoadedModel(NamedTuple):
     provider: Provider
     reasons: tuple[str, ...]
     has_dynamic_ranges: bool
+    side: SideGraphs
 
 
 def load_model(
@@ -130,7 +133,15 @@ def _load_bundle(
         )
     _check_graph(session, manifest.contract)
     return LoadedModel(
-        session, reopen, manifest.contract, manifest, chosen, provider, reasons, is_dynamic(chosen.quantization)
+        session,
+        reopen,
+        manifest.contract,
+        manifest,
+        chosen,
+        provider,
+        reasons,
+        is_dynamic(chosen.quantization),
+        SideGraphs(path, manifest, chosen, provider),
     )
 
 
@@ -149,7 +160,8 @@ def _load_file(path: Path, device: str, variant: str, settings: SessionSettings)
     check_saturation(quantization, provider, name=str(path))
     if stores_weights_only(quantization):
         session = reopen(replace(settings, unpack_weights=True))  # only the open file could tell
-    return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization))
+    side = SideGraphs(None, None, None, provider)
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons, is_dynamic(quantization), side)
 
 
 def _load_foreign(
@@ -170,7 +182,8 @@ def _load_foreign(
     # What ONNX Runtime makes of DynamicQuantizeLinear. Before 1.24 it does not tell, and each image is run by itself.
     has_dynamic_ranges = session.assignment is None or any("Dynamic" in operator for operator in operators)
     contract = contract_of(options, session)
-    return LoadedModel(session, reopen, contract, None, None, provider, reasons, has_dynamic_ranges)
+    side = SideGraphs(None, None, None, provider)
+    return LoadedModel(session, reopen, contract, None, None, provider, reasons, has_dynamic_ranges, side)
 
 
 def settings_of(variant: Variant, contract: Contract, settings: SessionSettings) -> SessionSettings:
@@ -215,15 +228,6 @@ def _open(bundle: Path, variant: Variant, provider: Provider, settings: SessionS
             return Session(file, provider=provider, settings=settings)
         finally:
             check.result()  # an altered file is told as that, whatever ONNX Runtime says of it
-
-
-def check_digests(bundle: Path, variant: Variant) -> None:
-    """Raise ManifestError if a variant's files are not those that were exported."""
-    expected = {variant.file: variant.sha256}
-    if variant.data is not None:
-        expected[variant.data.file] = variant.data.sha256
-    for name, sha256 in expected.items():
-        checked_file(bundle, name, sha256)
 
 
 def _embedded(session: Session, key: str) -> dict[str, Any]:

@@ -37,8 +37,11 @@ __all__ = [
     "as_size",
     "centre_crop",
     "normalize",
+    "offsets",
+    "pixels_of",
     "preprocess",
     "resize_image",
+    "resized_sides",
     "sides_of",
     "to_pixels",
 ]
@@ -262,8 +265,12 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec, *, color: ArrayColor = 
     Raises:
         InputError: as :func:`preprocess`.
     """
-    image = load_image(source, spec.mode, color=color, bits=spec.bits)
-    pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name_of(source)), spec), dtype=np.uint8)
+    return pixels_of(load_image(source, spec.mode, color=color, bits=spec.bits), spec, name=name_of(source))
+
+
+def pixels_of(image: Image.Image, spec: PreprocessSpec, *, name: str) -> NDArray[np.uint8]:
+    """As :func:`to_pixels`, of an image that ``load_image`` gave; ``name`` is what messages call it."""
+    pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]
     return pixels_HWC[:, :, ::-1] if spec.color == "bgr" else pixels_HWC
@@ -311,7 +318,7 @@ def resize_image(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Imag
                 "without resizing; resize the image first, or export with --resize shorter"
             )
         return image
-    new_height, new_width = _resized_sides(height, width, spec)
+    new_height, new_width = resized_sides(height, width, spec)
     if max(new_width * height, new_width * new_height) > MAX_PIXELS:
         raise InputError(
             f"{name}, of {width}x{height} pixels, is too narrow to resize to {new_width}x{new_height}; "
@@ -327,7 +334,10 @@ def resize_image(image: Image.Image, spec: PreprocessSpec, *, name: str) -> Imag
     return _padded(image, spec) if spec.resize == "pad" else image
 
 
-def _resized_sides(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+def resized_sides(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+    """Height and width of an image after the resize, before padding."""
+    if spec.resize == "none":
+        return height, width
     box_height, box_width = sides_of(spec.resize_size)
     if spec.resize == "exact":
         return box_height, box_width
@@ -355,7 +365,8 @@ def _padded(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     assert spec.pad_color is not None
     fill = spec.pad_color[::-1] if spec.color == "bgr" else spec.pad_color
     canvas = Image.new(image.mode, (width, height), fill)
-    canvas.paste(image, ((width - image.width) // 2, (height - image.height) // 2))
+    top, left = offsets(image.height, image.width, spec)
+    canvas.paste(image, (-left, -top))
     return canvas
 
 
@@ -365,10 +376,18 @@ def centre_crop(image: Image.Image, spec: PreprocessSpec) -> Image.Image:
     new_height, new_width = spec.image_sides
     if (width, height) == (new_width, new_height):
         return image
+    top, left = offsets(height, width, spec)
+    return image.crop((left, top, left + new_width, top + new_height))
+
+
+def offsets(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
+    """Row and column of a resized image at which the network's input begins; 0 and below where it is padded."""
+    new_height, new_width = spec.image_sides
+    if spec.resize == "pad":
+        return -((new_height - height) // 2), -((new_width - width) // 2)
     # round() to even, as torchvision.transforms.functional.center_crop does.
     whole = round if spec.crop_offset == "even" else math.floor
-    left, top = whole((width - new_width) / 2.0), whole((height - new_height) / 2.0)
-    return image.crop((left, top, left + new_width, top + new_height))
+    return whole((height - new_height) / 2.0), whole((width - new_width) / 2.0)
 
 
 def _check_size(size: object, field: str) -> None:

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeport_runtime.bundle.files import bundle_file
+from edgeport_runtime.bundle.files import bundle_file, check_digests
 from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.engine.session import Session, save_optimized
 from edgeport_runtime.loading.cache import PREPARED_MODEL, PREPARED_RECORD, stamp_of
-from edgeport_runtime.loading.load import check_digests
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
