@@ -192,7 +192,7 @@ def changes_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
     x = alt.X(
         "change:Q",
         title="images that B decides for it, less those of A",
-        axis=alt.Axis(values=list(range(low, high + 1, step)), format="+d"),
+        axis=alt.Axis(values=list(range(low, high + 1, step)), format="d"),
     )
     colour = alt.condition("datum.change < 0", alt.value(WARN), alt.value(ACCENT))
     base = alt.Chart(alt.Data(values=list(rows))).encode(y=_names_axis(alt, rows, "label", width))

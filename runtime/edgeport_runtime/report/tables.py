@@ -154,10 +154,16 @@ def flips_told(r: Mapping[str, Any]) -> str:
     first = r["variants"][0]["name"]
     if len(r["variants"]) == 1:
         return f"This bundle has one variant, {first}: there is no other that could decide otherwise."
-    if images["source"] in ("synthetic", "golden") and not r["num_flips"]:
+    if images["source"] == "synthetic" or (images["source"] == "golden" and not r["num_flips"]):
+        kind = f"{images['num_images']} {_SOURCES[images['source']].removeprefix('the ')}"
+        counts = [
+            f"{row['name']} decides {agreement['num_images'] - agreement['num_equal']} otherwise"
+            for row in r["variants"][1:]
+            if (agreement := row["agreement"]) is not None
+        ]
         return (
-            f"None of the {images['num_images']} {_SOURCES[images['source']].removeprefix('the ')} is decided "
-            "otherwise, which says little: more images, and your own, would show here where they flip."
+            f"Of the {kind}, {', '.join(counts) or 'nothing is known'}, which says little: more images, and your own, "
+            "would show here where they flip."
         )
     if not r["num_flips"]:
         told = f"{images['num_images']} images ({_SOURCES[images['source']]})"

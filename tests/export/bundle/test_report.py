@@ -137,3 +137,30 @@ def _for_lenet(config: ExportConfig) -> ExportConfig:
     from dataclasses import replace
 
     return replace(config, image_size=32, channels=1)
+
+
+def test_labelled_images_without_a_budget_give_the_accuracy(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label in ("cat", "dog"):
+        (data / label).mkdir(parents=True)
+        for image in sorted(shared(f"data/cats-dogs/test/{label}").iterdir())[:4]:
+            shutil.copy(image, data / label)
+    (tmp_path / "labels.txt").write_text("cat\ndog\nbird\ncow\n")
+    (data / "dog" / "cut.png").write_bytes(b"\x89PNG")
+    config = ExportConfig(
+        output=tmp_path / "b",
+        labels=tmp_path / "labels.txt",
+        eval=data,
+        quantize=(),
+        image_size=32,
+        channels=1,
+    )
+    told = _report(export(make_module("multiclass"), config).path)
+    assert told["images"] == {
+        "source": "evaluation",
+        "num_images": 8,
+        "is_labelled": True,
+        "note": "1 of 9 images could not be used and are in no figure",
+    }
+    assert [c["num_images"] for c in told["accuracy"]["fp32"]["classes"]] == [4, 4]
+    assert sum(count for _, _, count in told["accuracy"]["fp32"]["confusion"]) == 8
