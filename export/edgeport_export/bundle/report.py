@@ -129,6 +129,7 @@ def _findings(bundle: Path, manifest: Manifest, measured: Mapping[str, Mapping[s
         versions=report_versions(),
         chosen=choice.variant.name,
         reason=choice.reason,
+        executed={name: str(CPU.executed(manifest.variant(name).precision)) for name in latency},
         latency=latency,
         nodes={name: profile_variant(bundle, manifest, name, latency[name]) for name in shown if name in latency},
         excluded={

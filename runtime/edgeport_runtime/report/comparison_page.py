@@ -134,7 +134,7 @@ def _sides(c: Mapping[str, Any]) -> Table:
         )
         for letter, side in (("A", c["first"]), ("B", c["second"]))
     ]
-    return Table(["model", "variant", "precision", "device", "MB", f"ms per call of {c['batch']}"], rows)
+    return Table(["model", "variant", "runs in", "device", "MB", f"ms per call of {c['batch']}"], rows)
 
 
 def _labelled(c: Mapping[str, Any]) -> Table:

@@ -87,6 +87,7 @@ def measure_bundle(
             versions=report_versions(),
             chosen=chosen.variant.name,
             reason=chosen.explain()["reasons"][-1].removeprefix(f"{chosen.variant.name}: "),
+            executed={name: str(one.explain()["precision"]) for name, one in loaded.items()},
             latency=latency,
             nodes={name: profile_variant(bundle, manifest, name, latency[name]) for name in shown if is_cpu},
             excluded=excluded,

@@ -51,6 +51,9 @@ def test_layers_have_their_work_parameters_time_and_cost(exported: ExportResult)
     linear = [row["variants"]["int8"] for row in rows.values() if row["op_type"] == "Gemm"]
     assert [told["is_float"] for told in linear] == [False, False, False]
     assert all(0 < told["error"] < 0.1 for told in linear)
+    convolutions = [row["variants"]["int8"] for row in rows.values() if row["op_type"] == "Conv"]
+    reason = "dynamic int8 is for linear layers with constant weights"
+    assert [(told["is_float"], told["reason"]) for told in convolutions] == [(True, reason)] * 2
 
 
 def test_the_chain_and_the_variants_are_those_of_the_manifest(exported: ExportResult) -> None:
