@@ -182,7 +182,8 @@ class ExportConfig:
             disagreement with the float model on ``calibration``. Layers return to float until it is met.
         min_agreement: fraction of the float model's decisions that an int8 or fp16 variant without a budget must keep,
             where at least 100 images of the user's can tell (labelled, of calibration, or golden).
-        eval: labelled images, one folder per class or a CSV, for ``max_drop``.
+        eval: labelled images, one folder per class or a CSV: the accuracy of each variant for the report, and for
+            ``max_drop``.
         match: how folders of ``eval`` become classes: ``auto`` by the labels' names or by number, ``order`` by sorted
             order.
         explain: rank the layers by what they cost.
@@ -304,8 +305,6 @@ class ExportConfig:
             raise InputError(f"--max-drop is {self.max_drop}; it must be from 0 to 100 points")
         if not 0 <= self.min_agreement <= 1:
             raise InputError(f"--min-agreement is {self.min_agreement}; it must be from 0 to 1")
-        if self.eval is not None and self.max_drop is None:
-            raise InputError("--eval measures the loss against a budget; set one with --max-drop POINTS")
         if self.match != "auto" and self.eval is None:
             raise InputError(f"--match {self.match} is for the folders of --eval; name them with --eval DATA")
         is_quantized = self.quantize is None or bool({"int8", "int8-weights"} & set(self.quantize))

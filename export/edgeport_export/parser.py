@@ -318,7 +318,8 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
         "--eval",
         type=Path,
         metavar="DATA",
-        help="Labelled images for --max-drop: one folder per class, or a CSV with the columns path,labels.",
+        help="Labelled images, for --max-drop and for the accuracy in the report: one folder per class, or a CSV with "
+        "the columns path,labels.",
     )
     group.add_argument(
         "--match",

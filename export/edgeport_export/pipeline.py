@@ -46,6 +46,7 @@ from edgeport_export.source.normalization import odd_normalization
 from edgeport_export.source.resolve import COMMAND_LINE
 from edgeport_export.source.subject import Subject, find_subject
 from edgeport_export.variants import Workshop, plan_variants
+from edgeport_runtime.accuracy.dataset import read_labelled_images
 from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
@@ -125,6 +126,8 @@ def export(
     subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
     if isinstance(subject, GivenFile) and config.features:
         raise InputError("--features compares with a module of PyTorch, and an .onnx file has none; omit --features")
+    if config.eval is not None:  # no image is read yet, but what is wrong with the labels is said at once
+        read_labelled_images(config.eval, subject.contract, match=config.match)
     if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
         check_in_graph(subject.contract.preprocess, config.opset)
     original = subject.original if isinstance(subject, GivenFile) else TorchOriginal(subject.module)

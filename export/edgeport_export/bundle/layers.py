@@ -39,7 +39,7 @@ def layers_in(bundle: Path, manifest: Manifest, made: Sequence[Made]) -> tuple[L
             tensor.ClearField("raw_data")
     index = GraphIndex(model.graph)
     counts = multiply_adds(model)
-    told = {one.plan.name: _of_variant(one) for one in made}
+    told = {one.plan.name: _of_variant(one, list(counts)) for one in made}
     return tuple(
         Layer(
             name=node.name,
@@ -47,35 +47,40 @@ def layers_in(bundle: Path, manifest: Manifest, made: Sequence[Made]) -> tuple[L
             multiply_adds=counts[node.name],
             num_params=_num_params(node, sizes, index),
             also=tuple(_names_behind(node, index)),
-            variants={name: found[node.name] for name, found in told.items() if node.name in found},
+            variants={name: found[node.name] for name, found in told.items()},
         )
         for node in model.graph.node
         if node.name in counts
     )
 
 
-def _of_variant(made: Made) -> dict[str, LayerInVariant]:
+def _of_variant(made: Made, names: Sequence[str]) -> dict[str, LayerInVariant]:
     """By the layer's name: where it computes, why, and what its quantization costs."""
-    details, returned = made.details, set(made.returned)
+    details, returned, able = made.details, set(made.returned), set(made.layers)
     errors = {cost.node: cost.cost_db for cost in made.costs}
     errors |= {t.layer: t.signal_to_noise_db for t in made.trades if t.layer and t.signal_to_noise_db is not None}
-    in_float = dict.fromkeys(details["float_layers"])
+    in_float = set(details["float_layers"]) | (set(names) - able)
     return {
         name: LayerInVariant(
             is_float=name in in_float,
-            reason=_reason(made, is_returned=name in returned) if name in in_float else None,
+            reason=_reason(made, is_able=name in able, is_returned=name in returned) if name in in_float else None,
             error=_relative(errors[name]) if name in errors else None,
         )
-        for name in (*made.layers, *(name for name in in_float if name not in set(made.layers)))
+        for name in names
     }
 
 
-def _reason(made: Made, *, is_returned: bool) -> str:
+def _reason(made: Made, *, is_able: bool, is_returned: bool) -> str:
     if is_returned:
         budget = "the budget of --max-drop" if made.trades else "the limits of the variant"
         return f"it went back to float for {budget}"
     if made.plan.kind == "fp16":
         return "its values do not fit into float16"
+    if not is_able:
+        return {
+            "dynamic": "dynamic int8 is for linear layers with constant weights",
+            "weights only": "it has too few weights, or none",
+        }.get(made.details["scheme"], "it is no layer with constant weights that int8 is for")
     return "int8 would be no faster, with its values going there and back"
 
 

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeport_export.bundle.layers import layers_in
 from edgeport_export.bundle.write import write_json
 from edgeport_export.graph.outcome import is_routine
+from edgeport_runtime.accuracy.dataset import read_labelled_images
+from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine
 from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.loading.choice import choose_variant
 from edgeport_runtime.report.document import Findings, report_document
-from edgeport_runtime.report.measure import profile_variant, report_versions
+from edgeport_runtime.report.measure import profile_variant, report_versions, seen_by
+from edgeport_runtime.report.outcomes import Seen
 from edgeport_runtime.report.page import bundle_page
 from edgeport_runtime.report.record import PAGE_NAME, REPORT_NAME, ExportRecord
 
@@ -25,7 +28,6 @@ if TYPE_CHECKING:
     from edgeport_export.config import ExportConfig
     from edgeport_export.variants import Made
     from edgeport_runtime.bundle.manifest import Manifest
-    from edgeport_runtime.report.outcomes import Seen
 
 __all__ = ["command_of", "write_report"]
 
@@ -66,7 +68,13 @@ def write_report(
         command=command_of(config, is_module=is_module),
         seconds=round(seconds),
     )
-    findings = _findings(bundle, manifest, made, measured)
+    seen, note = _seen(made), None
+    if seen is None and config.eval is not None:  # no variant was quantized, which would have run them
+        labelled = read_labelled_images(config.eval, manifest.contract, match=config.match)
+        name = manifest.variants[0].name
+        with Classifier.load_exactly(bundle, variant=name, device=CPU.device) as classifier:
+            seen, note = seen_by({name: classifier}, Seen("evaluation", labelled.paths, {}, labelled))
+    findings = replace(_findings(bundle, manifest, measured), seen=seen, note=note)
     document = report_document(
         bundle, manifest, record, findings, name=config.output.resolve().name, has_thumbnails=config.thumbnails
     )
@@ -106,9 +114,7 @@ def _as_option(name: str, value: Any) -> list[str]:
     return [flag, *map(str, value if isinstance(value, tuple) else (value,))]
 
 
-def _findings(
-    bundle: Path, manifest: Manifest, made: Sequence[Made], measured: Mapping[str, Mapping[str, Any]]
-) -> Findings:
+def _findings(bundle: Path, manifest: Manifest, measured: Mapping[str, Mapping[str, Any]]) -> Findings:
     choice = choose_variant(manifest, "auto", bundle=bundle, provider=CPU)
     skipped = {str(stage["stage"]): str(stage["skipped"]) for stage in manifest.parity if "skipped" in stage}
     latency = {
@@ -123,6 +129,7 @@ def _findings(
         versions=report_versions(),
         chosen=choice.variant.name,
         reason=choice.reason,
+        executed={name: str(CPU.executed(manifest.variant(name).precision)) for name in latency},
         latency=latency,
         nodes={name: profile_variant(bundle, manifest, name, latency[name]) for name in shown if name in latency},
         excluded={
@@ -130,7 +137,6 @@ def _findings(
             for variant in manifest.variants
             if f"runtime {variant.name}" in skipped
         },
-        seen=_seen(made),
     )
 
 

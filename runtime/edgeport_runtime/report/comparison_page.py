@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from edgeport_runtime.engine.packages import versions_of
 from edgeport_runtime.report import plots
 from edgeport_runtime.report.document import MAX_THUMBNAILS, picture_of
-from edgeport_runtime.report.figures import MAX_CLASSES, short
+from edgeport_runtime.report.figures import MAX_CLASSES, short_names, unlike_names
 from edgeport_runtime.report.outcomes import names_of
 from edgeport_runtime.report.page import Page
 from edgeport_runtime.report.tables import Row, Table
@@ -40,8 +40,11 @@ def page_of_comparison(document: Mapping[str, Any], *, has_thumbnails: bool) -> 
         (one for one in c["classes"] if one["num_first"] != one["num_second"]),
         key=lambda one: -abs(one["num_second"] - one["num_first"]),
     )
+    unlike = unlike_names({one["index"]: _name(one) for one in changed})
+    shortened = short_names(unlike.values())
     rows = [
-        {"label": short(_name(one)), "change": one["num_second"] - one["num_first"]} for one in changed[:MAX_CLASSES]
+        {"label": shortened[unlike[one["index"]]], "change": one["num_second"] - one["num_first"]}
+        for one in changed[:MAX_CLASSES]
     ]
     plot = None
     if rows:
@@ -134,7 +137,7 @@ def _sides(c: Mapping[str, Any]) -> Table:
         )
         for letter, side in (("A", c["first"]), ("B", c["second"]))
     ]
-    return Table(["model", "variant", "precision", "device", "MB", f"ms per call of {c['batch']}"], rows)
+    return Table(["model", "variant", "runs in", "device", "MB", f"ms per call of {c['batch']}"], rows)
 
 
 def _labelled(c: Mapping[str, Any]) -> Table:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["curves", "precision_recall", "reliability"]
 
 _NUM_BINS, _MAX_POINTS, _MAX_LABELS = 10, 60, 100
+_PART = 1024  # images at a time: float64 of all classes of all of them would be large
 
 
 def curves(outputs_BK: NDArray[np.float32], targets: NDArray[np.int64], contract: Contract) -> dict[str, Any]:
@@ -26,11 +27,11 @@ def curves(outputs_BK: NDArray[np.float32], targets: NDArray[np.int64], contract
         targets: what is true: classes (B,), or 0 and 1 for each label (B, K).
         contract: what the outputs mean.
     """
-    scores_BC, decided_BC = of_classes(outputs_BK, contract)
     found: dict[str, Any] = {}
     if contract.task != "multilabel":
-        best_B = decided_BC.argmax(axis=1)
-        found["reliability"] = reliability(scores_BC[np.arange(len(best_B)), best_B], best_B == targets)
+        parts = [_best(outputs_BK[start : start + _PART], contract) for start in range(0, len(outputs_BK), _PART)]
+        best_B, scores_B = (np.concatenate(column) for column in zip(*parts, strict=True))
+        found["reliability"] = reliability(scores_B, best_B == targets)
     if contract.thresholds is not None:
         p_BK, targets_BK = probabilities(outputs_BK, contract), targets.reshape(len(targets), -1)
         thresholds_K = np.broadcast_to(np.array(contract.thresholds), p_BK.shape[1])
@@ -44,6 +45,13 @@ def curves(outputs_BK: NDArray[np.float32], targets: NDArray[np.int64], contract
             if targets_BK[:, k].any()
         ]
     return found
+
+
+def _best(outputs_BK: NDArray[np.float32], contract: Contract) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The decided class of each image, and its probability."""
+    scores_BC, decided_BC = of_classes(outputs_BK, contract)
+    best_B: NDArray[np.int64] = decided_BC.argmax(axis=1)
+    return best_B, scores_BC[np.arange(len(best_B)), best_B]
 
 
 def reliability(confidences_B: NDArray[np.float64], is_right_B: NDArray[np.bool_]) -> list[dict[str, Any]]:

@@ -44,6 +44,7 @@ class Findings:
         versions: of the packages that ran them.
         chosen: the variant that runs here where nobody asks for another.
         reason: why.
+        executed: by the variant's name, the precision that the device computes in.
         latency: by the variant's name, ``p50_ms`` and ``p90_ms`` per call, ``batch`` and ``runs``.
         nodes: by the variant's name, the time of each node; empty where the device does not tell.
         excluded: the variants that were not run, and why.
@@ -59,6 +60,7 @@ class Findings:
     versions: Mapping[str, str]
     chosen: str
     reason: str
+    executed: Mapping[str, str]
     latency: Mapping[str, Mapping[str, Any]]
     nodes: Mapping[str, Sequence[NodeTime]] = field(default_factory=dict)
     excluded: Mapping[str, str] = field(default_factory=dict)
@@ -178,6 +180,7 @@ def _variants(
                 "file": variant.file,
                 "sha256": variant.sha256,
                 "precision": variant.precision,
+                "executed": findings.executed.get(variant.name),
                 "size_bytes": variant.total_bytes,
                 "size_ratio": round(variant.total_bytes / first.total_bytes, 4),
                 "latency": None if latency is None else dict(latency),

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.report import plots
 from edgeport_runtime.report.verdict import percent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     Draw = Callable[[Callable[[int], Any], str], Any]
 
-__all__ = ["MAX_CLASSES", "MAX_CURVES", "MAX_LAYERS", "bundle_figures", "class_rows", "short"]
+__all__ = ["MAX_CLASSES", "MAX_CURVES", "MAX_LAYERS", "bundle_figures", "class_rows", "short_names", "unlike_names"]
 
 MAX_LAYERS, MAX_CLASSES, MAX_CURVES = 20, 20, 8
 _MAX_NAME = 18  # of a label in a plot; Vega-Lite would cut it, and two that begin alike would be one bar
@@ -40,25 +41,36 @@ def bundle_figures(draw: Draw, r: Mapping[str, Any], shown: Sequence[str]) -> di
 
 def class_rows(r: Mapping[str, Any], shown: Sequence[str]) -> list[dict[str, Any]]:
     """``label``, ``num`` images, and the share of them that each variant finds, worst class of the last one first."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for name in shown:
-        told = r["accuracy"][name]
-        for label, num, share in _of_classes(told, r["contract"]):
-            found.setdefault(label, {"label": label, "num": num, "shares": {}})["shares"][name] = share
-    return sorted(found.values(), key=lambda row: row["shares"][shown[-1]])
+        for index, label, num, share in _of_classes(r["accuracy"][name], r["contract"]):
+            found.setdefault(index, {"label": label, "num": num, "shares": {}})["shares"][name] = share
+    unlike = unlike_names({index: row["label"] for index, row in found.items()})
+    rows = [{**row, "label": unlike[index]} for index, row in found.items()]
+    return sorted(rows, key=lambda row: row["shares"][shown[-1]])
 
 
-def _of_classes(told: Mapping[str, Any], contract: Mapping[str, Any]) -> list[tuple[str, int, float]]:
+def unlike_names(names: Mapping[int, str]) -> dict[int, str]:
+    """Names by number; of those that are the same, such as ImageNet's two cranes, with the number."""
+    counts = Counter(names.values())
+    return {number: name if counts[name] == 1 else f"{name} ({number})" for number, name in names.items()}
+
+
+def _of_classes(told: Mapping[str, Any], contract: Mapping[str, Any]) -> list[tuple[int, str, int, float]]:
     if told["task"] == "multiclass":
-        return [(c["name"], c["num_images"], c["num_correct"] / c["num_images"]) for c in told["classes"]]
+        return [(c["index"], c["name"], c["num_images"], c["num_correct"] / c["num_images"]) for c in told["classes"]]
     if told["task"] == "multilabel":
-        return [(one["name"], one["num_positive"], one["recall"]) for one in told["labels"] if one["num_positive"]]
+        return [
+            (i, one["name"], one["num_positive"], one["recall"])
+            for i, one in enumerate(told["labels"])
+            if one["num_positive"]
+        ]
     labels = contract["labels"] or ["class 0", "class 1"]
     counts = (
-        (labels[0], told["true_negatives"], told["false_positives"]),
-        (labels[1], told["true_positives"], told["false_negatives"]),
+        (0, labels[0], told["true_negatives"], told["false_positives"]),
+        (1, labels[1], told["true_positives"], told["false_negatives"]),
     )
-    return [(label, right + wrong, right / (right + wrong)) for label, right, wrong in counts if right + wrong]
+    return [(i, label, right + wrong, right / (right + wrong)) for i, label, right, wrong in counts if right + wrong]
 
 
 def _variants(draw: Draw, r: Mapping[str, Any]) -> Any:
@@ -86,6 +98,7 @@ def _variants(draw: Draw, r: Mapping[str, Any]) -> Any:
                 "low": low,
                 "high": high,
                 "mb": row["size_bytes"] / 1e6,
+                "is_chosen": row["name"] == r["chosen"]["variant"],
             }
         )
     if len(rows) < 2:
@@ -97,10 +110,7 @@ def _variants(draw: Draw, r: Mapping[str, Any]) -> Any:
     told = "; ".join(
         f"{row['name']} {row['ms']:.3g} ms, {row['score']:.1f} percent, {row['mb']:.2f} MB" for row in rows
     )
-    chosen = r["chosen"]["variant"]
-    return draw(
-        lambda width: plots.variants_plot(rows, title, chosen=chosen, width=width), f"Variants by latency: {told}"
-    )
+    return draw(lambda width: plots.variants_plot(rows, title, width=width), f"Variants by latency: {told}")
 
 
 def _chain(draw: Draw, r: Mapping[str, Any]) -> Any:
@@ -121,8 +131,9 @@ def _chain(draw: Draw, r: Mapping[str, Any]) -> Any:
 
 
 def _costs(draw: Draw, r: Mapping[str, Any], chosen: str) -> Any:
+    labels = short_names(row["name"] for row in r["layers"]["rows"])
     rows = [
-        {"layer": short(row["name"]), "error": row["variants"][chosen]["error"]}
+        {"layer": labels[row["name"]], "error": row["variants"][chosen]["error"]}
         for row in r["layers"]["rows"]
         if row["variants"].get(chosen, {}).get("error") is not None
     ]
@@ -139,8 +150,9 @@ def _times(draw: Draw, r: Mapping[str, Any], shown: Sequence[str]) -> Any:
         return None
     slowest = sorted(layers["rows"], key=lambda row: -row["times_ms"].get(timed[-1], 0.0))
     bars = slowest[: MAX_LAYERS - 1]
+    labels = short_names(row["name"] for row in bars)
     rows = [
-        {"layer": short(row["name"]), "variant": name, "ms": row["times_ms"].get(name, 0.0)}
+        {"layer": labels[row["name"]], "variant": name, "ms": row["times_ms"].get(name, 0.0)}
         for row in bars
         for name in timed
     ]
@@ -162,7 +174,7 @@ def _confusion(draw: Draw, r: Mapping[str, Any], chosen: str) -> Any:
     if told is None or told["task"] == "multilabel":
         return None
     if told["task"] == "binary":
-        labels = [short(label) for label in r["contract"]["labels"] or ["class 0", "class 1"]]
+        names = dict(enumerate(r["contract"]["labels"] or ["class 0", "class 1"]))
         counts = {
             (0, 0): told["true_negatives"],
             (0, 1): told["false_positives"],
@@ -176,7 +188,9 @@ def _confusion(draw: Draw, r: Mapping[str, Any], chosen: str) -> Any:
         if len(classes) > MAX_CLASSES:
             return None
         known = r["contract"]["labels"]
-        labels = [short(str(c) if known is None else known[c]) for c in classes]
+        names = unlike_names({c: str(c) if known is None else known[c] for c in classes})
+    shortened = short_names(names.values())
+    labels = [shortened[names[c]] for c in classes]
     totals = {c: sum(n for (true, _), n in counts.items() if true == c) for c in classes}
     rows = [
         {
@@ -202,8 +216,9 @@ def _classes(draw: Draw, r: Mapping[str, Any], shown: Sequence[str]) -> Any:
     if not r["accuracy"]:
         return None
     found = class_rows(r, shown)[:MAX_CLASSES]
+    labels = short_names(row["label"] for row in found)
     rows = [
-        {"label": short(row["label"]), "variant": name, "value": 100 * share}
+        {"label": labels[row["label"]], "variant": name, "value": 100 * share}
         for row in found
         for name, share in row["shares"].items()
     ]
@@ -237,7 +252,9 @@ def _curves(draw: Draw, r: Mapping[str, Any], chosen: str) -> Any:
     found = sorted(found, key=lambda one: _mean_precision(one["points"]))[:MAX_CURVES]
     if not found:
         return None
-    labels = [short(one["label"]) for one in found]
+    unlike = unlike_names(dict(enumerate(one["label"] for one in found)))
+    shortened = short_names(unlike.values())
+    labels = [shortened[name] for name in unlike.values()]
     rows = [
         {"label": label, "recall": recall, "precision": precision, "i": i}
         for label, one in zip(labels, found, strict=True)
@@ -256,8 +273,14 @@ def _mean_precision(points: Sequence[Sequence[float]]) -> float:
     return sum(precision for _, precision in points) / len(points)
 
 
-def short(name: str) -> str:
-    """A label for a plot: of a long one the beginning and the end, by which names of nodes differ."""
-    if len(name) <= _MAX_NAME:
-        return name
-    return f"{name[:6]}\u2026{name[-(_MAX_NAME - 7) :]}"
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Labels for a plot: of a long name the beginning and the end, by which names of nodes differ.
+
+    No two are the same, because bars of one name would lie upon each other.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        label = name if len(name) <= _MAX_NAME else f"{name[:6]}\u2026{name[-(_MAX_NAME - 7) :]}"
+        taken = set(found.values())
+        found.setdefault(name, label if label not in taken else f"{label} ({len(found) + 1})")
+    return found

@@ -136,7 +136,11 @@ def layer_times(
             nameless.append(node)
         else:
             others[node.op_type] = others.get(node.op_type, 0.0) + node.milliseconds
-    left = [layer.name for layer in layers if layer.name not in of_layers and variant in layer.variants]
+    left = [
+        layer.name
+        for layer in layers
+        if layer.name not in of_layers and variant in layer.variants and not layer.variants[variant].is_float
+    ]
     if len(left) == len(nameless):
         of_layers |= {name: node.milliseconds for name, node in zip(left, nameless, strict=True)}
     else:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.report.record import ExportRecord
     from edgeport_runtime.stream import Streamed
 
-__all__ = ["measure_bundle", "profile_variant", "report_versions"]
+__all__ = ["measure_bundle", "profile_variant", "report_versions", "seen_by"]
 
 _ROUNDS, _LEAST_MS, _ENOUGH_S = 5, 20.0, 30.0
 _PROFILED_MS, _LEAST_CALLS, _MOST_CALLS = 300.0, 3, 20
@@ -87,6 +87,7 @@ def measure_bundle(
             versions=report_versions(),
             chosen=chosen.variant.name,
             reason=chosen.explain()["reasons"][-1].removeprefix(f"{chosen.variant.name}: "),
+            executed={name: str(one.explain()["precision"]) for name, one in loaded.items()},
             latency=latency,
             nodes={name: profile_variant(bundle, manifest, name, latency[name]) for name in shown if is_cpu},
             excluded=excluded,
@@ -148,6 +149,30 @@ def _seen(
     else:
         paths, labelled, note = read_images(data, manifest.contract, match=match)
         seen = Seen("data", paths, {})
+    return seen_by(loaded, seen._replace(labelled=labelled), note, on_progress)
+
+
+def seen_by(
+    loaded: Mapping[str, Classifier],
+    seen: Seen,
+    note: str | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> tuple[Seen, str | None]:
+    """Run variants on images.
+
+    Args:
+        loaded: classifiers by their names.
+        seen: the images, without outputs.
+        note: what is to be known of them.
+        on_progress: called with (images done, images in all), over all variants.
+
+    Returns:
+        The images that could be used, with outputs, and the note with how many could not.
+
+    Raises:
+        InputError: if none can be used.
+    """
+    paths = list(seen.images)
     results: dict[str, list[Streamed]] = {}
     for i, (name, classifier) in enumerate(loaded.items()):
         results[name] = []
@@ -162,10 +187,9 @@ def _seen(
     if len(usable) < len(paths):
         told = f"{len(paths) - len(usable)} of {len(paths)} images could not be used and are in no figure"
         note = told if note is None else f"{note}; {told}"
-    if labelled is not None:
-        labelled = labelled.subset(usable)
     outputs = {
         name: np.stack([outputs_K for i in usable if (outputs_K := found[i].outputs) is not None])
         for name, found in results.items()
     }
-    return seen._replace(images=[paths[i] for i in usable], outputs=outputs, labelled=labelled), note
+    labelled = None if seen.labelled is None else seen.labelled.subset(usable)
+    return Seen(seen.source, [paths[i] for i in usable], outputs, labelled), note

@@ -19,7 +19,7 @@ from edgeport_runtime.outputs.tasks import of_classes
 from edgeport_runtime.report.curves import curves
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from edgeport_runtime.outputs.tasks import OfClasses
 
 __all__ = ["ImageSource", "Seen", "accuracies", "agreements", "flips", "names_of", "true_classes"]
+
+_PART = 1024
 
 ImageSource: TypeAlias = Literal["evaluation", "calibration", "golden", "data", "synthetic"]
 
@@ -54,17 +56,15 @@ def agreements(seen: Seen, contract: Contract) -> dict[str, dict[str, Any]]:
     Returns:
         By name, ``num_images``, ``num_equal`` and ``interval`` (Wilson 1927).
     """
-    found = _by_variant(seen, contract)
-    first, num_images = next(iter(found.values())).decided, len(seen.images)
-    result = {}
-    for name, one in list(found.items())[1:]:
-        num_equal = int((one.decided == first).all(axis=1).sum())
-        result[name] = {
-            "num_images": num_images,
-            "num_equal": num_equal,
-            "interval": list(wilson_interval(num_equal, num_images)),
-        }
-    return result
+    first, *others = seen.outputs
+    num_images, num_equal = len(seen.images), dict.fromkeys(others, 0)
+    for _, found in _parts(seen, contract):
+        for name in others:
+            num_equal[name] += int((found[name].decided == found[first].decided).all(axis=1).sum())
+    return {
+        name: {"num_images": num_images, "num_equal": equal, "interval": list(wilson_interval(equal, num_images))}
+        for name, equal in num_equal.items()
+    }
 
 
 def flips(seen: Seen, contract: Contract) -> list[dict[str, Any]]:
@@ -74,34 +74,22 @@ def flips(seen: Seen, contract: Contract) -> list[dict[str, Any]]:
         For each image its ``path``, its ``image`` (a name for people), what is ``true`` of it (a list of names, None if
         unknown), the ``difference``, and the ``decisions`` of each variant: ``index``, ``label`` and ``score``.
     """
-    found = _by_variant(seen, contract)
-    first, *others = found.values()
-    if not others:
-        return []
-    differs_B = np.any([(one.decided != first.decided).any(axis=1) for one in others], axis=0)
-    distance_B = np.max([np.abs(one.scores - first.scores).max(axis=1) for one in others], axis=0)
-    names, labels = names_of(seen.images), contract.labels
-    rows = []
-    for i in sorted(np.flatnonzero(differs_B), key=lambda i: -distance_B[i]):
-        decisions = {
-            name: [
-                asdict(
-                    Decided(index=int(c), label=None if labels is None else labels[c], score=float(one.scores[i, c]))
-                )
-                for c in np.flatnonzero(one.decided[i])
-            ]
-            for name, one in found.items()
-        }
-        rows.append(
-            {
-                "path": seen.images[int(i)],
-                "image": names[i],
-                "true": true_classes(seen, int(i), contract),
+    first, *others = seen.outputs
+    names, rows = names_of(seen.images), []
+    for start, found in _parts(seen, contract) if others else ():
+        pairs = [(found[name], found[first]) for name in others]
+        differs_B = np.any([(one.decided != of_first.decided).any(axis=1) for one, of_first in pairs], axis=0)
+        distance_B = np.max([np.abs(one.scores - of_first.scores).max(axis=1) for one, of_first in pairs], axis=0)
+        for i in map(int, np.flatnonzero(differs_B)):
+            row = {
+                "path": seen.images[start + i],
+                "image": names[start + i],
+                "true": true_classes(seen, start + i, contract),
                 "difference": round(float(distance_B[i]), 6),
-                "decisions": decisions,
+                "decisions": {name: _decided(one, i, contract) for name, one in found.items()},
             }
-        )
-    return rows
+            rows.append(row)
+    return sorted(rows, key=lambda row: -row["difference"])
 
 
 def accuracies(seen: Seen, contract: Contract) -> dict[str, dict[str, Any]]:
@@ -133,5 +121,21 @@ def true_classes(seen: Seen, i: int, contract: Contract) -> list[str] | None:
     return [contract.label(int(index)) for index in indices]
 
 
-def _by_variant(seen: Seen, contract: Contract) -> dict[str, OfClasses]:
-    return {name: of_classes(outputs_BK, contract) for name, outputs_BK in seen.outputs.items()}
+def _parts(seen: Seen, contract: Contract) -> Iterator[tuple[int, dict[str, OfClasses]]]:
+    """What the variants decide, a thousand images at a time, and the place of the first of those."""
+    for start in range(0, len(seen.images), _PART):
+        yield (
+            start,
+            {
+                name: of_classes(outputs_BK[start : start + _PART], contract)
+                for name, outputs_BK in seen.outputs.items()
+            },
+        )
+
+
+def _decided(found: OfClasses, i: int, contract: Contract) -> list[dict[str, Any]]:
+    labels = contract.labels
+    return [
+        asdict(Decided(index=c, label=None if labels is None else labels[c], score=float(found.scores[i, c])))
+        for c in map(int, np.flatnonzero(found.decided[i]))
+    ]

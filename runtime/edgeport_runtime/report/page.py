@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Page", "bundle_page"]
 
-_TEXT_COLUMNS = frozenset(
-    ("precision", "same file as", "variant", "device", "result", "operator", "taken for", "digest")
-)
+_TEXT_COLUMNS = frozenset(("same file as", "variant", "device", "result", "operator", "taken for", "digest"))
 _OPTION = re.compile(r"(--[a-z-]+(?: [A-Z]+\b)?|run-model (?:verify|report) BUNDLE(?: -o FILE)?)")
 _TEMPLATES = Path(__file__).parent / "templates"
 _SECTIONS = (

@@ -25,45 +25,46 @@ __all__ = [
 
 _FLOOR = 1e-9  # where a plot on a log scale shows an error of zero
 _WIDE = 10  # of the slowest call to the fastest
+_PHONE = 400  # pixels, and less
+_ROOMY = 34  # pixels of a stage that hold its number of inputs with a mark
+_FEW = 4  # classes, whose cells are larger
 _ROW = 26  # pixels of a bar with its gap
-_NAME_WIDTH = 115  # pixels of the name of a variant beside its circle
-_MS = "milliseconds per call, median (less is better)"
 
 
-def variants_plot(rows: Sequence[Mapping[str, Any]], score: str, *, chosen: str, width: int) -> Chart:
-    """Latency against agreement or accuracy, with size as area and the chosen variant filled.
+def variants_plot(rows: Sequence[Mapping[str, Any]], score: str, *, width: int) -> Chart:
+    """Latency against agreement or accuracy, with size as area, and a ring around the variant that runs.
 
     Args:
-        rows: ``name``, ``ms``, ``score``, ``low`` and ``high`` (of 100), ``mb``.
+        rows: ``label``, ``ms``, ``score``, ``low`` and ``high`` (of 100), ``mb``, ``is_chosen``.
         score: what that is, for the axis.
-        chosen: name of the variant that runs.
         width: in pixels.
     """
     alt = require_altair()
-    data = alt.Data(values=[dict(row, is_chosen=row["name"] == chosen) for row in rows])
     slowest = max(row["ms"] for row in rows)
     low, high = min(row["low"] for row in rows), max(row["high"] for row in rows)
     pad = max(0.02 * (high - low), 0.2)
-    x = alt.X("ms:Q", title=_MS, axis=alt.Axis(tickCount=5), scale=alt.Scale(domain=[0, slowest * 1.35]))
-    y_scale = alt.Scale(domain=[max(0, low - 3 * pad), min(100, high) + 4 * pad], zero=False, nice=False)
-    colour = alt.condition("datum.is_chosen", alt.value(ACCENT), alt.value(MUTED))
-    base = alt.Chart(data).encode(x=x)
-    y = alt.Y("score:Q", title=score, scale=y_scale)
-    spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=score), y2="high:Q", color=colour)
-    sizes = sorted({round(row["mb"], 2) for row in rows})
-    legend = alt.Legend(title="MB", values=sizes, format=".2f", symbolFillColor=MUTED, symbolStrokeColor=INK)
-    area = alt.Scale(domain=[0, max(row["mb"] for row in rows)], range=[40, 1400])
-    points = base.mark_circle(opacity=0.85, stroke=INK, strokeWidth=1).encode(
-        y=y, size=alt.Size("mb:Q", scale=area, legend=legend), color=colour
+    x = alt.X(
+        "ms:Q",
+        title="milliseconds per call, median (less is better)",
+        axis=alt.Axis(tickCount=5),
+        scale=alt.Scale(domain=[0, slowest * 1.15]),
     )
-    charts = [spread, points]
-    for i, row in enumerate(sorted(rows, key=lambda row: row["ms"])):
-        place = row["ms"] / (1.35 * slowest) * (width - 70)
-        is_left = i == 0 and place > _NAME_WIDTH  # two that are near each other are named on either side
-        align, dx = ("right", -26) if is_left else ("left", 26)
-        names = alt.Chart(alt.Data(values=[row])).mark_text(align=align, dx=dx, dy=16 * (i % 3), fontWeight="bold")
-        charts.append(names.encode(x=x, y=y, text="label:N"))
-    return alt.layer(*charts).properties(width=width - 70, height=260)
+    y_scale = alt.Scale(domain=[max(0, low - 3 * pad), min(100, high) + 4 * pad], zero=False, nice=False)
+    colour = _colours(alt, [row["label"] for row in rows], field="label", columns=4 if width > _PHONE else 2)
+    base = alt.Chart(alt.Data(values=sorted(rows, key=lambda row: -row["mb"]))).encode(x=x, color=colour)
+    y = alt.Y("score:Q", title=score, scale=y_scale)
+    spread = base.mark_rule(strokeWidth=1.5).encode(y=alt.Y("low:Q", title=score), y2="high:Q")
+    sizes = sorted({round(row["mb"], 2) for row in rows})
+    legend = None  # on a phone there is no room for it, and the table has the sizes
+    if width > _PHONE:
+        legend = alt.Legend(title="MB", values=sizes, format=".2f", symbolFillColor=MUTED, symbolStrokeColor=INK)
+    area = alt.Scale(domain=[0, max(row["mb"] for row in rows)], range=[40, 1400])
+    points = base.mark_circle(opacity=0.8, stroke=INK).encode(
+        y=y,
+        size=alt.Size("mb:Q", scale=area, legend=legend),
+        strokeWidth=alt.condition("datum.is_chosen", alt.value(3), alt.value(0.5)),
+    )
+    return alt.layer(spread, points).properties(width=width - 70, height=260)
 
 
 def chain_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
@@ -74,7 +75,9 @@ def chain_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
         width: in pixels.
     """
     alt = require_altair()
-    shown = [dict(row, error=max(row["error"], _FLOOR), count=f"n={row['num_samples']}") for row in rows]
+    step = (width - 80) / len(rows)
+    mark = "n=" if step > _ROOMY else ""
+    shown = [dict(row, error=max(row["error"], _FLOOR), count=f"{mark}{row['num_samples']}") for row in rows]
     values = [row["error"] for row in shown] + [row["limit"] for row in shown]
     domain = [min(values) / 5, max(values) * 4]
     base = alt.Chart(alt.Data(values=shown)).encode(
@@ -92,7 +95,7 @@ def chain_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
         axis=alt.Axis(format=".0e", tickCount=6),
     )
     room = base.mark_rule(color=MUTED, strokeWidth=1, strokeDash=[2, 3]).encode(y=y, y2="limit:Q")
-    limits = base.mark_tick(thickness=3, size=26, color=WARN, opacity=1).encode(y=alt.Y("limit:Q"))
+    limits = base.mark_tick(thickness=3, size=min(26, step * 0.7), color=WARN, opacity=1).encode(y=alt.Y("limit:Q"))
     points = base.mark_circle(size=90, color=ACCENT, opacity=1).encode(y=y)
     counts = base.mark_text(fontSize=11, color=MUTED, dy=14).encode(y=alt.Y("error:Q"), text="count:N")
     return alt.layer(room, limits, points, counts).properties(width=width - 80, height=230)
@@ -117,7 +120,7 @@ def classes_plot(rows: Sequence[Mapping[str, Any]], variants: Sequence[str], *, 
 def confusion_plot(rows: Sequence[Mapping[str, Any]], labels: Sequence[str], *, width: int) -> Chart:
     """Images by true and decided class: ``true``, ``decided``, ``count``, and ``share`` of the images of the class."""
     alt = require_altair()
-    side = min(44, max(18, (width - 120) // len(labels)))
+    side = min(64 if len(labels) <= _FEW else 44, max(18, (width - 120) // len(labels)))
     base = alt.Chart(alt.Data(values=list(rows))).encode(
         x=alt.X(
             "decided:N", sort=list(labels), title="decided", axis=alt.Axis(orient="top", labelAngle=-45, labelLimit=90)
@@ -171,7 +174,7 @@ def precision_recall_plot(
     axis, scale = alt.Axis(format=".0%", tickCount=5), alt.Scale(domain=[0, 1])
     x = alt.X("recall:Q", scale=scale, axis=axis, title="recall: of what there is, how much is found")
     y = alt.Y("precision:Q", scale=scale, axis=axis, title="precision: of what is found, how much is right")
-    colour = _colours(alt, labels, field="label", columns=4 if width > 400 else 2)
+    colour = _colours(alt, labels, field="label", columns=4 if width > _PHONE else 2)
     lines = (
         alt.Chart(alt.Data(values=list(rows))).mark_line(strokeWidth=1.8).encode(x=x, y=y, color=colour, order="i:Q")
     )
@@ -192,7 +195,7 @@ def changes_plot(rows: Sequence[Mapping[str, Any]], *, width: int) -> Chart:
     x = alt.X(
         "change:Q",
         title="images that B decides for it, less those of A",
-        axis=alt.Axis(values=list(range(low, high + 1, step)), format="+d"),
+        axis=alt.Axis(values=list(range(low, high + 1, step)), format="d"),
     )
     colour = alt.condition("datum.change < 0", alt.value(WARN), alt.value(ACCENT))
     base = alt.Chart(alt.Data(values=list(rows))).encode(y=_names_axis(alt, rows, "label", width))
@@ -273,7 +276,7 @@ def _grouped(
 def _names_axis(alt: Any, rows: Sequence[Mapping[str, Any]], name: str, width: int) -> Any:
     """The names of bars, in the order of the rows."""
     order = list(dict.fromkeys(row[name] for row in rows))
-    return alt.Y(f"{name}:N", sort=order, title=None, axis=alt.Axis(labelLimit=130 if width > 400 else 110))
+    return alt.Y(f"{name}:N", sort=order, title=None, axis=alt.Axis(labelLimit=130 if width > _PHONE else 110))
 
 
 def _colours(alt: Any, names: Sequence[str], *, field: str = "variant", columns: int = 4) -> Any:

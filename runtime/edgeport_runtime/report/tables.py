@@ -93,7 +93,7 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
             cells.append(
                 "" if row["accuracy"] is None else _metric(row["accuracy"]["value"], row["accuracy"]["metric"])
             )
-        rows.append(Row([*cells, row["precision"]], mark=row["name"] == chosen))
+        rows.append(Row([*cells, row["executed"] or ""], mark=row["name"] == chosen))
     batch = next((row["latency"]["batch"] for row in r["variants"] if row["latency"]), 1)
     told = (
         f"{chosen} ships: {r['chosen']['reason']}. Decisions are compared on {r['images']['num_images']} images, "
@@ -105,7 +105,7 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "chosen_told": told,
         "no_variants_plot": "Fewer than two variants were both timed and compared, so there is nothing to plot.",
-        "variants": Table([*columns, "precision"], rows),
+        "variants": Table([*columns, "runs in"], rows),
         "made_told": [f"{row['name']}: {_how(row)}." for row in r["variants"] if row["quantization"] is not None],
     }
 
@@ -154,19 +154,25 @@ def flips_told(r: Mapping[str, Any]) -> str:
     first = r["variants"][0]["name"]
     if len(r["variants"]) == 1:
         return f"This bundle has one variant, {first}: there is no other that could decide otherwise."
-    if images["source"] in ("synthetic", "golden") and not r["num_flips"]:
+    if images["source"] == "synthetic" or (images["source"] == "golden" and not r["num_flips"]):
+        kind = f"{images['num_images']} {_SOURCES[images['source']].removeprefix('the ')}"
+        counts = [
+            f"{row['name']} decides {agreement['num_images'] - agreement['num_equal']} otherwise"
+            for row in r["variants"][1:]
+            if (agreement := row["agreement"]) is not None
+        ]
         return (
-            f"None of the {images['num_images']} {_SOURCES[images['source']].removeprefix('the ')} is decided "
-            "otherwise, which says little: more images, and your own, would show here where they flip."
+            f"Of the {kind}, {', '.join(counts) or 'nothing is known'}, which says little: more images, and your own, "
+            "would show here where they flip."
         )
     if not r["num_flips"]:
         told = f"{images['num_images']} images ({_SOURCES[images['source']]})"
         return f"On none of the {told} do the variants decide otherwise."
-    shown = min(r["num_flips"], MAX_THUMBNAILS)
     pictures = "" if any(flip["picture"] for flip in r["flips"]) else " Pictures were left out on request."
+    part = f" The first {MAX_THUMBNAILS} are shown." if r["num_flips"] > MAX_THUMBNAILS else ""
     return (
         f"{r['num_flips']} of {images['num_images']} images ({_SOURCES[images['source']]}) are decided otherwise by "
-        f"some variant than by {first}. Those whose probabilities differ most come first; {shown} are shown.{pictures}"
+        f"some variant than by {first}. Those whose probabilities differ most come first.{part}{pictures}"
     )
 
 

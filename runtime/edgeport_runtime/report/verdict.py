@@ -18,7 +18,8 @@ def verdict(report: Mapping[str, Any]) -> list[str]:
     """Sentences for a manager, the first of which says which variant runs and what that means."""
     rows = {row["name"]: row for row in report["variants"]}
     chosen, first = rows[report["chosen"]["variant"]], report["variants"][0]
-    sentences = [_first(report, chosen)]
+    trial = "A trial with random weights, whose decisions mean nothing. " if is_random(report) else ""
+    sentences = [trial + _first(report, chosen)]
     others = [row for row in report["variants"] if row is not chosen and row is not first]
     sentences += [f"{row['name']} {_what(report, row)}." for row in others]
     if chosen["accuracy"] is not None:
@@ -53,7 +54,7 @@ def not_tested(report: Mapping[str, Any]) -> list[str]:
             "than on others. Images of their own are given with --eval DATA."
         )
     if not images["is_labelled"] and not is_random(report):
-        option = "--max-drop POINTS --eval DATA" if where["is_build_machine"] else "--data DIR with a folder per class"
+        option = "--eval DATA" if where["is_build_machine"] else "--data DIR with a folder per class"
         told.append(f"Accuracy was not measured: no labelled images were given ({option}).")
     told += [
         f"{row['name']} does not give PyTorch's answers here: {row['golden']['problem'] or 'it is too far from them'}."

@@ -51,6 +51,9 @@ def test_layers_have_their_work_parameters_time_and_cost(exported: ExportResult)
     linear = [row["variants"]["int8"] for row in rows.values() if row["op_type"] == "Gemm"]
     assert [told["is_float"] for told in linear] == [False, False, False]
     assert all(0 < told["error"] < 0.1 for told in linear)
+    convolutions = [row["variants"]["int8"] for row in rows.values() if row["op_type"] == "Conv"]
+    reason = "dynamic int8 is for linear layers with constant weights"
+    assert [(told["is_float"], told["reason"]) for told in convolutions] == [(True, reason)] * 2
 
 
 def test_the_chain_and_the_variants_are_those_of_the_manifest(exported: ExportResult) -> None:
@@ -137,3 +140,30 @@ def _for_lenet(config: ExportConfig) -> ExportConfig:
     from dataclasses import replace
 
     return replace(config, image_size=32, channels=1)
+
+
+def test_labelled_images_without_a_budget_give_the_accuracy(shared: Callable[[str], Path], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    for label in ("cat", "dog"):
+        (data / label).mkdir(parents=True)
+        for image in sorted(shared(f"data/cats-dogs/test/{label}").iterdir())[:4]:
+            shutil.copy(image, data / label)
+    (tmp_path / "labels.txt").write_text("cat\ndog\nbird\ncow\n")
+    (data / "dog" / "cut.png").write_bytes(b"\x89PNG")
+    config = ExportConfig(
+        output=tmp_path / "b",
+        labels=tmp_path / "labels.txt",
+        eval=data,
+        quantize=(),
+        image_size=32,
+        channels=1,
+    )
+    told = _report(export(make_module("multiclass"), config).path)
+    assert told["images"] == {
+        "source": "evaluation",
+        "num_images": 8,
+        "is_labelled": True,
+        "note": "1 of 9 images could not be used and are in no figure",
+    }
+    assert [c["num_images"] for c in told["accuracy"]["fp32"]["classes"]] == [4, 4]
+    assert sum(count for _, _, count in told["accuracy"]["fp32"]["confusion"]) == 8

@@ -107,7 +107,7 @@ def test_unreadable_images_are_counted_and_at_most_one_in_twenty(
         (["--quantize", "int8", "--max-drop", "-1"], 2, "--max-drop is -1.0; it must be from 0 to 100 points"),
         (["--quantize", "fp16", "--max-drop", "1"], 2, "--max-drop is for int8 variants"),
         (["--quantize", "none", "--scheme", "static"], 2, "--scheme is for int8 variants"),
-        (["--eval", "DATA"], 2, "set one with --max-drop POINTS"),
+        (["--quantize", "none", "--eval", "EMPTY"], 1, "EMPTY contains no folders"),
         (["--quantize", "int8", "--scheme", "static"], 1, "static and needs --calibration DIR"),
         (["--quantize", "int8", "--calibration", "EMPTY"], 1, "contains no image"),
         (["--quantize", "int8", "--calibration", "MISSING"], 1, "is not a folder of images"),

@@ -75,6 +75,7 @@ def document(evil: ExportResult, shared: Callable[[str], Path]) -> Callable[...,
             versions={"edgeport": "0"},
             chosen="int8",
             reason="for a test",
+            executed={"fp32": "float32", "int8": "int8"},
             latency={"fp32": latency, "int8": latency},
             seen=Seen("data", images, outputs),
         )

@@ -12,6 +12,7 @@ from sklearn import metrics
 from edgeport_runtime.engine.session import NodeTime
 from edgeport_runtime.errors import ManifestError
 from edgeport_runtime.report.curves import precision_recall, reliability
+from edgeport_runtime.report.figures import short_names, unlike_names
 from edgeport_runtime.report.layers import Layer, LayerInVariant, layer_times
 from edgeport_runtime.report.outcomes import Seen, agreements, flips, names_of
 from edgeport_runtime.report.record import ExportRecord, read_record
@@ -153,3 +154,17 @@ def test_a_command_has_a_line_for_each_option() -> None:
         "export-model lenet5 \\\n  --weights 'my weights.pth' \\\n  --mean 0.1 0.2 \\\n  -o out"
     )
     assert shell_lines("export(module, ...)") == "export(module, ...)"
+
+
+def test_names_that_would_be_one_bar_are_told_apart() -> None:
+    assert unlike_names({134: "crane", 517: "crane", 1: "goldfish"}) == {
+        134: "crane (134)",
+        517: "crane (517)",
+        1: "goldfish",
+    }
+    long = [f"layer_{middle}_of_the_network.conv" for middle in ("one", "two")]
+    labels = short_names([*long, "short"])
+    assert list(labels) == [*long, "short"]
+    assert len(set(labels.values())) == 3
+    assert labels["short"] == "short"
+    assert max(map(len, labels.values())) < 24
