@@ -72,7 +72,10 @@ def test_a_bundle_that_does_not_verify_is_not_pushed(fault: str, bundle: Path, h
     if fault == "altered":
         (bundle / "model.fp32.onnx").write_bytes((bundle / "model.fp32.onnx").read_bytes() + b"\0")
     elif fault == "missing":
-        (bundle / "model.fp32.onnx").unlink()
+        manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+        message = "model.fp32.in-graph.onnx"
+        manifest["variants"][0]["in_graph"] = {"file": message, "sha256": 64 * "0", "size_bytes": 1}
+        (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     else:  # the tolerance is below what float32 gives
         manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
         manifest["variants"][0]["tolerance"] = 1e-30
