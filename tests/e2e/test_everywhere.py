@@ -171,6 +171,24 @@ def test_c_takes_alpha(c_program: Callable[[Path], Path], tmp_path: Path) -> Non
                 assert told[prediction.index] == pytest.approx(prediction.score, abs=1e-4)
 
 
+def test_c_decides_nothing_below_a_threshold(c_program: Callable[[Path], Path], tmp_path: Path) -> None:
+    config = ExportConfig(
+        architecture="lenet5", weights="digits", output=tmp_path / "b", threshold=(0.9,), script="c", quantize=()
+    )
+    bundle = export(config).path
+    stars = set()
+    with Classifier.load(bundle, variant="fp32", device="cpu") as classifier:
+        for pixels in _pixels(bundle):
+            (tmp_path / "image.rgb").write_bytes(pixels.tobytes())
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            done = _run_c(c_program(bundle), tmp_path / "image.rgb", "-s", size)
+            assert (done.returncode, done.stderr) == (0, "")
+            decided = [line.endswith("*") for line in done.stdout.splitlines()]
+            assert decided == [prediction.is_decided for prediction in classifier.predict(pixels)]
+            stars.add(any(decided))
+    assert stars == {True, False}
+
+
 def test_c_leaves_no_trace(
     everywhere: Callable[[str], Path], c_program: Callable[[Path], Path], tmp_path: Path
 ) -> None:

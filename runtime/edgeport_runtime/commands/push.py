@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_runtime.accuracy.golden import check
@@ -21,10 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["Pushed", "push"]
 
 _CARD = "README.md"
-_REPORT = ("report.html", "report.json")
+_PAGE, _FIGURES = "report.html", "report.json"
 # Beside what the manifest lists, an export writes these; whatever else lies in the folder is not the bundle's.
 _OTHERS = (_CARD, MANIFEST_NAME, MEASUREMENTS_NAME, "infer.py", "infer.c", "Makefile", "required_operators.config")
-_EMBEDDED = b"data:image/"
+_EMBEDDED = "data:image/"
 _ANY_ADDRESS = f"{HUB_SCHEME}OWNER/NAME"  # what a card calls the repository until there is one
 _WRITE = "log in with hf auth login, with a token that may write there"
 
@@ -44,7 +45,7 @@ def push(bundle: Path, address: str, *, thumbnails: bool = False, private: bool 
     Args:
         bundle: the folder.
         address: ``hf://OWNER/NAME``, with ``@BRANCH`` for another than the main branch.
-        thumbnails: also push a report that has images embedded.
+        thumbnails: also push a page of the report that has images embedded, and its figures with them.
         private: make a repository that only its owner sees, if one is made.
 
     Raises:
@@ -55,17 +56,16 @@ def push(bundle: Path, address: str, *, thumbnails: bool = False, private: bool 
     repository, revision = parse_address(address)
     manifest = load_manifest(bundle)
     notes = _check(bundle, manifest)
-    files = [*manifest.digests, *(name for name in _OTHERS if (bundle / name).is_file())]
-    for name in _REPORT:
-        if not (bundle / name).is_file():
-            continue
-        if thumbnails or _EMBEDDED not in (bundle / name).read_bytes():
-            files.append(name)
-        else:
-            notes.append(f"{name} has images embedded, and was left out; --thumbnails pushes it too")
-    contents: dict[str, Any] = {name: str(bundle / name) for name in files}
+    names = [*manifest.digests, *(name for name in (*_OTHERS, _PAGE, _FIGURES) if (bundle / name).is_file())]
+    contents: dict[str, Any] = {name: str(bundle / name) for name in names}
+    if not thumbnails:
+        if _PAGE in contents and _EMBEDDED.encode() in (bundle / _PAGE).read_bytes():
+            del contents[_PAGE]
+            notes.append(f"{_PAGE} has images embedded, and was left out; --thumbnails pushes it too")
+        if _FIGURES in contents:
+            contents[_FIGURES] = _figures(bundle / _FIGURES)
     if _CARD in contents:
-        contents[_CARD] = _card(bundle / _CARD, f"{HUB_SCHEME}{repository}", has_report=_REPORT[0] in files)
+        contents[_CARD] = _card(bundle / _CARD, f"{HUB_SCHEME}{repository}", has_report=_PAGE in contents)
     with import_hub(address) as hub:
         api = hub.HfApi()
         try:
@@ -84,7 +84,7 @@ def push(bundle: Path, address: str, *, thumbnails: bool = False, private: bool 
             status = getattr(getattr(error, "response", None), "status_code", None)
             remedy = _WRITE if status in (401, 403) else "check the name, the connection and HF_ENDPOINT"
             raise InputError(f"{address} cannot be pushed to: {told}; {remedy}") from error
-    return Pushed(f"{HUB_SCHEME}{repository}", str(commit.commit_url), tuple(sorted(files)), tuple(notes))
+    return Pushed(f"{HUB_SCHEME}{repository}", str(commit.commit_url), tuple(sorted(contents)), tuple(notes))
 
 
 def _check(bundle: Path, manifest: Manifest) -> list[str]:
@@ -107,4 +107,25 @@ def _check(bundle: Path, manifest: Manifest) -> list[str]:
 def _card(path: Path, address: str, *, has_report: bool) -> bytes:
     """The card with the repository's address in it, and without a link to what is not pushed."""
     lines = path.read_text(encoding="utf-8").replace(_ANY_ADDRESS, address).splitlines(keepends=True)
-    return "".join(line for line in lines if has_report or f"]({_REPORT[0]})" not in line).encode()
+    return "".join(line for line in lines if has_report or f"]({_PAGE})" not in line).encode()
+
+
+def _figures(path: Path) -> bytes:
+    """The figures of the report without images.
+
+    Raises:
+        InputError: if it is not JSON.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}; make the report again, or delete the file") from None
+    return json.dumps(_without_images(document), indent=2, ensure_ascii=False).encode()
+
+
+def _without_images(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_images(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_images(one) for one in value]
+    return None if isinstance(value, str) and value.startswith(_EMBEDDED) else value

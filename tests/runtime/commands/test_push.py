@@ -34,7 +34,7 @@ def test_what_is_pushed_is_the_bundle_and_loads_from_there(bundle: Path, hub: Hu
     card = (bundle / "README.md").read_text("utf-8")
     (bundle / "README.md").write_text(f"{card}\nAll of it: [report.html](report.html)\nMy own words.\n", "utf-8")
     (bundle / "report.html").write_text('<img src="data:image/png;base64,AAAA">')
-    (bundle / "report.json").write_text("{}")
+    (bundle / "report.json").write_text('{"flips": [{"picture": "data:image/png;base64,AAAA", "score": 0.5}]}')
     done = _run(hub, tmp_path, "push", bundle, "hf://tester/mine", "--private", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -47,8 +47,9 @@ def test_what_is_pushed_is_the_bundle_and_loads_from_there(bundle: Path, hub: Hu
     assert "golden/ holds 8 images as they were given" in done.stderr
     assert "report.html has images embedded, and was left out" in done.stderr
     for name in told["files"]:
-        if name != "README.md":
+        if name not in ("README.md", "report.json"):
             assert hub.files[name] == (bundle / name).read_bytes()
+    assert json.loads(hub.files["report.json"]) == {"flips": [{"picture": None, "score": 0.5}]}
     pushed = hub.files["README.md"].decode()
     assert 'Classifier.load("hf://tester/mine")' in pushed
     assert "My own words." in pushed
@@ -60,9 +61,11 @@ def test_what_is_pushed_is_the_bundle_and_loads_from_there(bundle: Path, hub: Hu
 @pytest.mark.slow
 def test_thumbnails_are_pushed_when_asked(bundle: Path, hub: Hub, tmp_path: Path) -> None:
     (bundle / "report.html").write_text('<img src="data:image/png;base64,AAAA">')
+    (bundle / "report.json").write_text('["data:image/png;base64,AAAA"]')
     done = _run(hub, tmp_path, "push", bundle, "hf://tester/mine", "--thumbnails")
     assert done.returncode == 0, done.stderr
-    assert "report.html" in hub.files
+    for name in ("report.html", "report.json"):
+        assert hub.files[name] == (bundle / name).read_bytes()
     assert f"files to hf://tester/mine: {hub.endpoint}/tester/mine/commit/" in done.stdout
 
 
@@ -72,7 +75,10 @@ def test_a_bundle_that_does_not_verify_is_not_pushed(fault: str, bundle: Path, h
     if fault == "altered":
         (bundle / "model.fp32.onnx").write_bytes((bundle / "model.fp32.onnx").read_bytes() + b"\0")
     elif fault == "missing":
-        (bundle / "model.fp32.onnx").unlink()
+        manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
+        message = "model.fp32.in-graph.onnx"
+        manifest["variants"][0]["in_graph"] = {"file": message, "sha256": 64 * "0", "size_bytes": 1}
+        (bundle / "manifest.json").write_text(json.dumps(manifest), "utf-8")
     else:  # the tolerance is below what float32 gives
         manifest = json.loads((bundle / "manifest.json").read_text("utf-8"))
         manifest["variants"][0]["tolerance"] = 1e-30
