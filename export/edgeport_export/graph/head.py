@@ -175,6 +175,11 @@ def _moved(at: _At) -> str:
     return at.adder.like(at.gradient, at.name)
 
 
+def _turned(at: _At) -> str:
+    order = attribute(at.node, "perm", [])
+    return at.adder.node("Transpose", [at.gradient], perm=[order.index(i) for i in range(len(order))])
+
+
 def _gemm(at: _At) -> str:
     if at.name != at.node.input[0] or any(attribute(at.node, "transA", [0])):
         raise Left(f"the Gemm {at.node.name} reads its weights first")
@@ -283,6 +288,7 @@ _CURVED = ("Relu", "Clip", "HardSwish", "Tanh", "Gelu", "LayerNormalization")
 _STEPS: dict[str, Callable[[_At], str]] = {
     **dict.fromkeys(_SAME, _same),
     **dict.fromkeys(_MOVES, _moved),
+    "Transpose": _turned,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Add": _added,

@@ -369,6 +369,19 @@ def _web(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _inspect(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.commands.inspection import inspect, print_inspection
+
+    found = inspect(Path(args.model), variant=args.variant, target=args.target)
+    if args.json:
+        _print_json(found)
+    else:
+        print_inspection(found)
+    return DONE
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from edgeport_runtime.commands.doctor import diagnose
     from edgeport_runtime.commands.report import print_diagnosis
@@ -405,5 +418,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "tune": _tune,
     "bench": _bench,
     "web": _web,
+    "inspect": _inspect,
     "doctor": _doctor,
 }
