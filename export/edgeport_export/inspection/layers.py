@@ -129,13 +129,16 @@ def read_graph(path: Path) -> onnx.ModelProto:
     if any(size < 0 for tensor in model.graph.initializer for size in tensor.dims):
         raise InputError(f"{path} holds a tensor of negative size; it is damaged: copy it again")
     if not 0 < len(model.graph.node) <= _MAX_NODES:
-        raise InputError(f"{path} is not an ONNX model, or has more than {_MAX_NODES:,} nodes")
+        raise InputError(f"{path} has {len(model.graph.node):,} nodes, not 1 to {_MAX_NODES:,}; is it an ONNX model?")
     try:
         if model.functions:
             model = inline_local_functions(model)
         sort_nodes(model.graph)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} is not a valid ONNX model: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{path} is not a valid ONNX model: {' '.join(str(error).split())}; write it again in the framework it comes "
+            "from"
+        ) from None
     return model
 
 
@@ -152,7 +155,10 @@ def inspect_model(model: onnx.ModelProto, *, name: str) -> Inspection:
     try:
         values = infer_values(model)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name}: its shapes cannot be told: {' '.join(str(error).split())}") from None
+        raise InputError(
+            f"{name}: its shapes cannot be told: {' '.join(str(error).split())}; write it again in the framework it comes "
+            "from"
+        ) from None
     shapes = {value: shape for value, (_, shape) in values.items()}
     index = GraphIndex(model.graph)
     constants, fixed = _constants(model.graph), _fixed(model.graph)
