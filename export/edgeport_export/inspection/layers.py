@@ -136,8 +136,7 @@ def read_graph(path: Path) -> onnx.ModelProto:
         sort_nodes(model.graph)
     except (onnx.checker.ValidationError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{path} is not a valid ONNX model: {' '.join(str(error).split())}; write it again in the framework it comes "
-            "from"
+            f"{path} is not a valid ONNX model: {' '.join(str(error).split())}; write it again where it comes from"
         ) from None
     return model
 
@@ -156,8 +155,7 @@ def inspect_model(model: onnx.ModelProto, *, name: str) -> Inspection:
         values = infer_values(model)
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{name}: its shapes cannot be told: {' '.join(str(error).split())}; write it again in the framework it comes "
-            "from"
+            f"{name}: its shapes cannot be told: {' '.join(str(error).split())}; write it again where it comes from"
         ) from None
     shapes = {value: shape for value, (_, shape) in values.items()}
     index = GraphIndex(model.graph)
