@@ -30,6 +30,7 @@ from edgeport_runtime.errors import (
 
 if TYPE_CHECKING:
     from edgeport_runtime.bundle.manifest import Manifest, load_manifest
+    from edgeport_runtime.outputs.heat import Heatmap
     from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Classifier",
     "EdgeportError",
     "ExportError",
+    "Heatmap",
     "ImageWarning",
     "InputError",
     "Manifest",
@@ -53,7 +55,12 @@ __all__ = [
     "load_manifest",
 ]
 
-_LAZY = {"Manifest": "bundle.manifest", "load_manifest": "bundle.manifest", "PreprocessSpec": "pixels.preprocess"}
+_LAZY = {
+    "Heatmap": "outputs.heat",
+    "Manifest": "bundle.manifest",
+    "PreprocessSpec": "pixels.preprocess",
+    "load_manifest": "bundle.manifest",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -52,6 +52,10 @@ class Adder:
         """A value in another shape; 0 keeps an axis, -1 takes what is left."""
         return self.node("Reshape", [name, self.constant(np.array(shape, np.int64))])
 
+    def transposed(self, name: str) -> str:
+        """A matrix, turned."""
+        return self.node("Transpose", [name], perm=[1, 0])
+
     def like(self, name: str, other: str) -> str:
         """A value in the shape of another."""
         return self.node("Reshape", [name, self.node("Shape", [other])])

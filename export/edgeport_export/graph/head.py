@@ -5,16 +5,16 @@ Shapes: B batch, C channels, h w of the last feature map, D features, K outputs.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from edgeport_export.graph.backward import CURVED, MOVES, SAME, STEPS, At
 from edgeport_export.graph.index import GraphIndex, attribute
 from edgeport_export.graph.outcome import Left
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import onnx
 
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gradient", "find_features", "gradient_of_head"]
 
-_SAME = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
-"""Give what they are given; of a quantizer's rounding the slope is taken to be 1 (the straight-through estimator)."""
-_MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _ACTIVATIONS = ("Softmax", "Sigmoid")
 _MAX_STEPS = 64
 
@@ -56,7 +53,7 @@ def _data_input(node: onnx.NodeProto, index: GraphIndex) -> str:
         Left: if there are several, or none.
     """
     computed = [name for name in node.input if name and not _is_constant(name, index)]
-    if node.op_type in (*_MOVES, "QuantizeLinear", "DequantizeLinear", "ReduceMean", "Gather"):
+    if node.op_type in (*MOVES, "QuantizeLinear", "DequantizeLinear", "ReduceMean", "Gather"):
         computed = computed[:1]  # a shape may be computed as well
     if len(computed) != 1:
         raise Left(f"the {node.op_type} {node.name} joins {len(computed)} values")
@@ -80,7 +77,7 @@ def find_features(graph: onnx.GraphProto) -> str:
             return layer.input
         if node.op_type == "Gemm" or (node.op_type == "MatMul" and _is_constant(node.input[1], index)):
             return _before_rounding(_data_input(node, index), index)
-        if node.op_type not in (*_SAME, *_MOVES, *_ACTIVATIONS, "Add"):
+        if node.op_type not in (*SAME, *MOVES, *_ACTIVATIONS, "Add"):
             raise Left(f"it ends in the {node.op_type} {node.name}, not in a linear layer")
         name = _data_input(node, index)
     raise Left("it does not end in a linear layer")
@@ -117,14 +114,14 @@ def gradient_of_head(
             return end._replace(is_exact=end.is_exact and is_linear)
         layer = _dynamic_layer(node, index)
         if layer is not None:
-            name, gradient = layer.input, adder.node("MatMul", [gradient, _transposed(layer.weight(adder), adder)])
+            name, gradient = layer.input, adder.node("MatMul", [gradient, adder.transposed(layer.weight(adder))])
             continue
-        step = _STEPS.get(node.op_type)
+        step = STEPS.get(node.op_type)
         if step is None:
             raise Left(f"the {node.op_type} {node.name} stands between its last feature map and its outputs")
         name = _data_input(node, index)
-        gradient = step(_At(node, gradient, name, shapes, adder))
-        is_linear = is_linear and node.op_type not in _CURVED
+        gradient = step(At(node, gradient, name, shapes, adder))
+        is_linear = is_linear and node.op_type not in CURVED
     raise Left("no feature map is pooled or flattened before its outputs")
 
 
@@ -143,7 +140,9 @@ def _end(
         is_pooled = attribute(node, "kernel_shape", []) == list(shape[2:]) and not any(attribute(node, "pads", [0]))
     elif node.op_type == "GlobalAveragePool":
         is_pooled = True
-    is_flattened = node.op_type in ("Reshape", "Flatten") and min(shape[2:]) > 1
+    # What is turned before it is flattened may have its channels last.
+    is_turned = index.producer(node.input[0], "Transpose") is not None
+    is_flattened = node.op_type in ("Reshape", "Flatten") and min(shape[2:]) > 1 and not is_turned
     if not is_pooled and not is_flattened:
         return None
     height, width, channels = shape[1:] if is_last else (*shape[2:], shape[1])
@@ -155,148 +154,6 @@ def _end(
         gradient = adder.node("MatMul", [whole, ones])
     maps = _before_rounding(node.input[0], index)
     return Gradient(maps, gradient, is_last, is_pooled, (height, width), channels)
-
-
-class _At(NamedTuple):
-    """A node on the way back, the gradient at its output, and the name of its input."""
-
-    node: onnx.NodeProto
-    gradient: str
-    name: str
-    shapes: Mapping[str, tuple[int, ...]]
-    adder: Adder
-
-
-def _same(at: _At) -> str:
-    return at.gradient
-
-
-def _moved(at: _At) -> str:
-    return at.adder.like(at.gradient, at.name)
-
-
-def _gemm(at: _At) -> str:
-    if at.name != at.node.input[0] or any(attribute(at.node, "transA", [0])):
-        raise Left(f"the Gemm {at.node.name} reads its weights first")
-    weight = at.adder.floats(at.node.input[1])
-    alpha = next((a.f for a in at.node.attribute if a.name == "alpha"), 1.0)
-    turned = weight if any(attribute(at.node, "transB", [0])) else _transposed(weight, at.adder)
-    scaled = at.gradient if alpha == 1 else at.adder.node("Mul", [at.gradient, at.adder.number(alpha)])
-    return at.adder.node("MatMul", [scaled, turned])
-
-
-def _matmul(at: _At) -> str:
-    if at.name != at.node.input[0] or len(at.shapes.get(at.node.input[1], ())) != 2:
-        raise Left(f"the MatMul {at.node.name} reads its weights first")
-    return at.adder.node("MatMul", [at.gradient, _transposed(at.adder.floats(at.node.input[1]), at.adder)])
-
-
-def _added(at: _At) -> str:
-    if at.shapes.get(at.name) != at.shapes.get(at.node.output[0]):
-        raise Left(f"the {at.node.op_type} {at.node.name} repeats what it reads")
-    if at.node.op_type == "Sub" and at.name != at.node.input[0]:
-        return at.adder.node("Neg", [at.gradient])
-    return at.gradient
-
-
-def _scaled(at: _At) -> str:
-    _added(at)
-    if at.node.op_type == "Div" and at.name != at.node.input[0]:
-        raise Left(f"the Div {at.node.name} divides by what it reads")
-    other = next(one for one in at.node.input if one != at.name)
-    return at.adder.node(at.node.op_type, [at.gradient, at.adder.floats(other)])
-
-
-def _relu(at: _At) -> str:
-    positive = at.adder.node("Greater", [at.adder.floats(at.name), at.adder.number(0)])
-    return at.adder.node("Mul", [at.gradient, at.adder.floats(positive)])
-
-
-def _clip(at: _At) -> str:
-    gradient = at.gradient
-    for bound, test in zip(at.node.input[1:], ("Greater", "Less"), strict=False):
-        if bound:
-            inside = at.adder.node(test, [at.adder.floats(at.name), at.adder.floats(bound)])
-            gradient = at.adder.node("Mul", [gradient, at.adder.floats(inside)])
-    return gradient
-
-
-def _hard_swish(at: _At) -> str:
-    """0 below -3, 1 above 3, and x / 3 + 1/2 between."""
-    add, x = at.adder, at.adder.floats(at.name)
-    between = add.node("Add", [add.node("Div", [x, add.number(3)]), add.number(0.5)])
-    below = add.node("Less", [x, add.number(-3)])
-    above = add.node("Greater", [x, add.number(3)])
-    slope = add.node("Where", [below, add.number(0), add.node("Where", [above, add.number(1), between])])
-    return add.node("Mul", [at.gradient, slope])
-
-
-def _tanh(at: _At) -> str:
-    add, y = at.adder, at.adder.floats(at.node.output[0])
-    return add.node("Mul", [at.gradient, add.node("Sub", [add.number(1), add.node("Mul", [y, y])])])
-
-
-def _gelu(at: _At) -> str:
-    """The normal distribution at x, and x times its density."""
-    if any(a.name == "approximate" and a.s != b"none" for a in at.node.attribute):
-        raise Left(f"the Gelu {at.node.name} is an approximation")
-    add, x = at.adder, at.adder.floats(at.name)
-    erf = add.node("Erf", [add.node("Mul", [x, add.number(math.sqrt(0.5))])])
-    below = add.node("Mul", [add.node("Add", [erf, add.number(1)]), add.number(0.5)])
-    exponent = add.node("Mul", [add.node("Mul", [x, x]), add.number(-0.5)])
-    density = add.node("Mul", [add.node("Exp", [exponent]), add.number(1 / math.sqrt(2 * math.pi))])
-    slope = add.node("Add", [below, add.node("Mul", [x, density])])
-    return add.node("Mul", [at.gradient, slope])
-
-
-def _layer_norm(at: _At) -> str:
-    """With y the normalized x and g the gradient there: (g - mean(g) - y mean(g y)) / deviation."""
-    shape = at.shapes.get(at.name, ())
-    if not shape or attribute(at.node, "axis", [-1])[0] % len(shape) != len(shape) - 1:
-        raise Left(f"the LayerNormalization {at.node.name} is over several axes")
-    add = at.adder
-    mean_of = add.constant(np.full((shape[-1], 1), 1 / shape[-1], np.float32))
-
-    def mean(value: str) -> str:
-        return add.node("MatMul", [value, mean_of])
-
-    x = add.floats(at.name)
-    centred = add.node("Sub", [x, mean(x)])
-    epsilon = next((a.f for a in at.node.attribute if a.name == "epsilon"), 1e-5)
-    variance = add.node("Add", [mean(add.node("Mul", [centred, centred])), add.number(epsilon)])
-    deviation = add.node("Sqrt", [variance])
-    y = add.node("Div", [centred, deviation])
-    g = add.node("Mul", [at.gradient, add.floats(at.node.input[1])])
-    inner = add.node("Add", [mean(g), add.node("Mul", [y, mean(add.node("Mul", [g, y]))])])
-    return add.node("Div", [add.node("Sub", [g, inner]), deviation])
-
-
-def _conv(at: _At) -> str:
-    """Of a single position, where it is a linear layer."""
-    is_linear = at.shapes.get(at.name, ())[2:] == (1, 1) == at.shapes.get(at.node.input[1], ())[2:]
-    if not is_linear or attribute(at.node, "group", [1]) != [1]:
-        raise Left(f"the Conv {at.node.name} stands between its last feature map and its outputs")
-    return at.adder.node("ConvTranspose", [at.gradient, at.adder.floats(at.node.input[1])])
-
-
-_CURVED = ("Relu", "Clip", "HardSwish", "Tanh", "Gelu", "LayerNormalization")
-_STEPS: dict[str, Callable[[_At], str]] = {
-    **dict.fromkeys(_SAME, _same),
-    **dict.fromkeys(_MOVES, _moved),
-    "Gemm": _gemm,
-    "MatMul": _matmul,
-    "Add": _added,
-    "Sub": _added,
-    "Mul": _scaled,
-    "Div": _scaled,
-    "Relu": _relu,
-    "Clip": _clip,
-    "HardSwish": _hard_swish,
-    "Tanh": _tanh,
-    "Gelu": _gelu,
-    "LayerNormalization": _layer_norm,
-    "Conv": _conv,
-}
 
 
 class _DynamicLayer(NamedTuple):
@@ -353,10 +210,6 @@ def _before_rounding(name: str, index: GraphIndex) -> str:
     back = index.producer(name, "DequantizeLinear")
     there = None if back is None else index.producer(back.input[0], "QuantizeLinear")
     return name if there is None else there.input[0]
-
-
-def _transposed(name: str, adder: Adder) -> str:
-    return adder.node("Transpose", [name], perm=[1, 0])
 
 
 def _axes(node: onnx.NodeProto, index: GraphIndex) -> list[int]:

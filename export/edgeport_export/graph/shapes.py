@@ -1,10 +1,10 @@
-"""Shapes of the values of a graph, for one image."""
+"""Shapes and types of the values of a graph, for one image."""
 
 from __future__ import annotations
 
 import onnx
 
-__all__ = ["infer_shapes"]
+__all__ = ["infer_shapes", "infer_values"]
 
 
 def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
@@ -13,6 +13,11 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     Args:
         model: weights may be absent.
     """
+    return {name: shape for name, (_, shape) in infer_values(model).items()}
+
+
+def infer_values(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
+    """Type (of ``onnx.TensorProto``) and shape of each value; as :func:`infer_shapes`."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     for value in bare.graph.input:
@@ -26,12 +31,14 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     del bare.graph.value_info[:]
     if bare.ByteSize() < onnx.checker.MAXIMUM_PROTOBUF:  # beyond it the exporter's notes are all there is
         bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
-    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in bare.graph.initializer}
+    found = {tensor.name: (tensor.data_type, tuple(tensor.dims)) for tensor in bare.graph.initializer}
     for value in (*noted.values(), *bare.graph.value_info, *bare.graph.input, *bare.graph.output):
-        dims = value.type.tensor_type.shape.dim
-        known = tuple(d.dim_value if d.HasField("dim_value") else 0 for d in dims)
-        if 0 not in known:
-            shapes[value.name] = known
-        elif value.name in noted and 0 not in known[1:]:
-            shapes[value.name] = (1, *known[1:])
-    return shapes
+        kind = value.type.tensor_type
+        if not kind.HasField("shape"):
+            continue
+        known = tuple(dim.dim_value if dim.HasField("dim_value") else 0 for dim in kind.shape.dim)
+        if min(known, default=1) > 0:
+            found[value.name] = kind.elem_type, known
+        elif value.name in noted and min(known[1:], default=1) > 0:
+            found[value.name] = kind.elem_type, (1, *known[1:])
+    return found

@@ -12,7 +12,16 @@ if TYPE_CHECKING:
 
     import onnx
 
-__all__ = ["multiply_adds", "share_of"]
+__all__ = ["multiply_adds", "multiply_adds_of", "share_of"]
+
+_CONVOLUTIONS = ("Conv", "ConvInteger", "FusedConv", "QLinearConv")
+_WEIGHTS = {
+    **dict.fromkeys(("Conv", "ConvInteger", "FusedConv", "ConvTranspose", "Gemm", "MatMul", "MatMulInteger"), 1),
+    **dict.fromkeys(("DynamicQuantizeMatMul", "MatMulIntegerToFloat"), 1),
+    **dict.fromkeys(("QLinearConv", "QLinearMatMul", "QGemm"), 3),
+}
+"""Which input holds the weight, or the second factor."""
+_ATTENTION = ("Attention", "MultiHeadAttention")
 
 
 def multiply_adds(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None) -> dict[str, int]:
@@ -24,23 +33,34 @@ def multiply_adds(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] 
             counts once.
     """
     shapes = infer_shapes(model) if shapes is None else shapes
-    counts: dict[str, int] = {}
-    for node in model.graph.node:
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
-            continue
-        right, out = shapes.get(node.input[1], ()), shapes.get(node.output[0], ())
-        if not out:
-            counts[node.name] = math.prod(right) if right else 0
-        elif node.op_type == "Conv":
-            counts[node.name] = math.prod(out) * math.prod(right[1:])
-        elif node.op_type == "ConvTranspose":
-            counts[node.name] = math.prod(shapes.get(node.input[0], ())) * math.prod(right[1:])
-        elif node.op_type == "MatMul":
-            depth = right[-2] if len(right) > 1 else (shapes.get(node.input[0]) or (0,))[-1]
-            counts[node.name] = math.prod(out) * depth
-        else:
-            counts[node.name] = math.prod(out) * (math.prod(right) // out[-1])
-    return counts
+    layers = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+    return {node.name: multiply_adds_of(node, shapes) for node in model.graph.node if node.op_type in layers}
+
+
+def multiply_adds_of(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Multiply-adds of a node, of integers as well; 0 for what multiplies no matrices.
+
+    Args:
+        node: of a graph.
+        shapes: of its values. Where the output's is unknown, each weight counts once.
+    """
+    if node.op_type in _ATTENTION:
+        query, key = (shapes.get(name, ()) for name in node.input[:2])
+        return 2 * math.prod(query) * key[-2] if len(key) > 2 else 0
+    place = _WEIGHTS.get(node.op_type)
+    if place is None or len(node.input) <= place:
+        return 0
+    left, right, out = (shapes.get(name, ()) for name in (node.input[0], node.input[place], node.output[0]))
+    if not out:
+        return math.prod(right) if right else 0
+    if node.op_type in _CONVOLUTIONS:
+        return math.prod(out) * math.prod(right[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(left) * math.prod(right[1:])
+    if node.op_type in ("Gemm", "QGemm"):
+        return math.prod(out) * (math.prod(right) // max(1, out[-1]))
+    depth = right[-2] if len(right) > 1 else (left or (0,))[-1]
+    return math.prod(out) * depth
 
 
 def share_of(nodes: Collection[str], counts: Mapping[str, int]) -> float:

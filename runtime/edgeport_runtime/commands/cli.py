@@ -444,6 +444,19 @@ def _push(args: argparse.Namespace) -> int:
     return DONE
 
 
+def _inspect(args: argparse.Namespace) -> int:
+    from pathlib import Path
+
+    from edgeport_runtime.commands.inspection import inspect, print_inspection
+
+    found = inspect(Path(args.model), variant=args.variant, target=args.target)
+    if args.json:
+        _print_json(found)
+    else:
+        print_inspection(found)
+    return DONE
+
+
 def _doctor(args: argparse.Namespace) -> int:
     from edgeport_runtime.commands.doctor import diagnose
     from edgeport_runtime.commands.report import print_diagnosis
@@ -482,6 +495,7 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "bench": _bench,
     "web": _web,
     "push": _push,
+    "inspect": _inspect,
     "doctor": _doctor,
 }
 _TAKE_ADDRESSES = ("predict", "evaluate", "info")  # which do not need the whole bundle

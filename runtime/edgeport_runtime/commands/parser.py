@@ -7,6 +7,7 @@ from typing import TypeAlias, get_args
 
 from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity
+from edgeport_runtime.commands.inspection import TARGETS
 
 __all__ = ["CONTRACT_OPTIONS", "make_parser"]
 
@@ -17,6 +18,7 @@ CONTRACT_OPTIONS = (
 """Options that tell the contract of a model that EdgePort did not write, as they are called in Python and JSON."""
 
 _HEATMAP = "Show the region of an image that speaks for the answer."
+_INSPECT = "Show operators, parameters, multiply-adds and activations, by layer and in all. Needs the package onnx."
 _TUNE = "Find the fastest variant, device and number of threads on this machine, and use them from now on."
 _BENCH = "Time the variants on devices of this machine in turn, and measure their memory and their time to start."
 _COMPARE = "Show where two models decide otherwise, and which is right more often, smaller and faster."
@@ -120,6 +122,7 @@ def make_parser() -> Parser:
     )
     _add_compare(commands)
     _add_report(commands)
+    _add_inspect(commands)
     _add_machine_commands(commands)
     return parser
 
@@ -248,6 +251,21 @@ def _add_no_thumbnails(command: Parser) -> None:
     command.add_argument(
         "--no-thumbnails", dest="thumbnails", action="store_false", help="Leave the images out of the page."
     )
+
+
+def _add_inspect(commands: _Commands) -> None:
+    inspect = _add_command(
+        commands, "inspect", _INSPECT, "build/digits", "build/digits --variant int8 --target tensorrt"
+    )
+    inspect.add_argument("model", metavar="FILE|BUNDLE", help="An .onnx file, or a folder that export-model wrote.")
+    inspect.add_argument("--variant", metavar="NAME", help="Variant of a bundle (default: its first, fp32).")
+    inspect.add_argument(
+        "--target",
+        choices=TARGETS,
+        help="Also show what is known to keep it from a target: ort-mobile is ONNX Runtime on Android and iOS, tflite "
+        "goes by onnx2tf, coreml and webgpu by ONNX Runtime's providers.",
+    )
+    _add_json(inspect)
 
 
 def _add_machine_commands(commands: _Commands) -> None:

@@ -144,6 +144,19 @@ def test_a_head_of_convolutions(tmp_path: Path) -> None:
     check_grad_cam(module, simplified(module, tmp_path))
 
 
+class Norm2d(nn.LayerNorm):
+    """Over the channels, as in ConvNeXt."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def test_a_norm_behind_the_pooling(tmp_path: Path) -> None:
+    torch.manual_seed(6)
+    module = Net(nn.Sequential(Norm2d(6), nn.Flatten(), nn.Linear(6, NUM_CLASSES)), pool="keep").eval()
+    check_grad_cam(module, simplified(module, tmp_path))
+
+
 def check_grad_cam(module: Net, model: onnx.ModelProto) -> None:
     assert add_evidence(model) == ("grad-cam", (6, 6))
     _, maps = run(model, image=inputs(), seed=seeds(0, 3, 2))
