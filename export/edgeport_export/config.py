@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale, Size
 
 __all__ = [
+    "DEFAULT_OPSET",
     "KINDS",
     "MAX_OPSET",
     "MIN_OPSET",
@@ -48,7 +49,7 @@ Script: TypeAlias = Literal["c"]
 Positions: TypeAlias = Literal["learned", "sinusoidal"]
 Pooling: TypeAlias = Literal["token", "mean"]
 
-MIN_OPSET, MAX_OPSET = 13, 23
+MIN_OPSET, DEFAULT_OPSET, MAX_OPSET = 13, 20, 23
 KINDS: tuple[Kind, ...] = get_args(Kind)
 """Variants that an export can make besides ``fp32``."""
 OPTIONS = ("positions", "pooling", "transform_input")
@@ -226,7 +227,7 @@ class ExportConfig:
     crop_pct: float | None = None
     bits: int | None = None
     pad_color: tuple[int, ...] | None = None
-    opset: int = 20
+    opset: int = DEFAULT_OPSET
     batch: int | None = None
     golden: Path | None = None
     quantize: tuple[str, ...] | None = None

@@ -6,12 +6,22 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from edgeport_export.config import KINDS, MAX_OPSET, MIN_OPSET, Library, Place, Pooling, Positions, Script
+from edgeport_export.config import (
+    DEFAULT_OPSET,
+    KINDS,
+    MAX_OPSET,
+    MIN_OPSET,
+    Library,
+    Place,
+    Pooling,
+    Positions,
+    Script,
+)
 from edgeport_export.quantize.histogram import METHODS
 from edgeport_export.quantize.recipes import SCHEMES, TARGETS
 from edgeport_runtime.accuracy.matching import Match
 from edgeport_runtime.bundle.contract import TASKS
-from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity
+from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity, part
 from edgeport_runtime.engine.foreign import LAYOUTS
 from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale
 
@@ -190,7 +200,7 @@ def _add_input_options(shape: argparse._ArgumentGroup) -> None:
     shape.add_argument("--interpolation", choices=get_args(Interpolation), help="Resampling filter of the resize.")
     shape.add_argument(
         "--crop-pct",
-        type=_part,
+        type=part,
         metavar="P",
         help="Part of the resized side that the centre crop keeps, above 0 and at most 1: 0.875, or the two sides as a "
         "fraction, 224/256, which is exact.",
@@ -208,9 +218,9 @@ def _add_graph_options(graph: argparse._ArgumentGroup) -> None:
     graph.add_argument(
         "--opset",
         type=int,
-        default=20,
+        default=DEFAULT_OPSET,
         metavar="N",
-        help=f"ONNX operator set, {MIN_OPSET} to {MAX_OPSET} (default 20).",
+        help=f"ONNX operator set, {MIN_OPSET} to {MAX_OPSET} (default {DEFAULT_OPSET}).",
     )
     graph.add_argument(
         "--batch",
@@ -333,14 +343,6 @@ def _add_quantization_options(group: argparse._ArgumentGroup) -> None:
 
 def _names(text: str) -> tuple[str, ...]:
     return () if text == "none" else tuple(name.strip() for name in text.split(","))
-
-
-def _part(text: str) -> float:
-    try:
-        above, slash, below = text.partition("/")
-        return float(above) / float(below) if slash else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 224/256") from None
 
 
 def _batch(text: str) -> int | None:

@@ -223,7 +223,7 @@ def _write_all(
     if isinstance(subject, GivenFile):
         subject.check_original(chain)
         traced = _adapt(subject, chain, work=work, progress=progress)
-        opset = traced.opset
+        opset = subject.opset
         if subject.quantized is not None:
             first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
             return _Models(traced, (first,), (), limits, ())

@@ -81,7 +81,7 @@ def check_reference(
         what: gave them.
 
     Raises:
-        ParityError: if outputs are NaN, infinite or all equal.
+        ParityError: if outputs are NaN, infinite or all equal, or the same for every image.
     """
     stage = "torch" if what == "the module" else "reference"
     is_finite_B = np.isfinite(reference_BK).all(axis=1)
@@ -98,6 +98,11 @@ def check_reference(
         raise ParityError(
             f"stage {stage}: {what}'s outputs are all equal, so nothing could be compared; give it trained weights"
             f"{where}"
+        )
+    if len(reference_BK) > 1 and not np.ptp(reference_BK, axis=0).any():
+        raise ParityError(
+            f"stage {stage}: {what} gives the same outputs for every image, so nothing could be compared; look for a "
+            "part that is 0 for all of them, such as a ReLU of negative values, or a mean taken off"
         )
 
 

@@ -23,6 +23,7 @@ from edgeport_export.graph.simplify import sign
 from edgeport_export.graph.trace import Traced
 from edgeport_export.parity.compare import FLOAT32_LIMITS, MAX_RELATIVE_L2, Limits
 from edgeport_export.parity.onnx_original import OnnxOriginal
+from edgeport_export.parity.reference import check_reference
 from edgeport_export.quantize.given import Quantized, describe_quantized
 from edgeport_export.source.given_contract import Opened, contract_for, input_of, notes_on_ports
 from edgeport_export.source.given_fit import fit, noise
@@ -68,6 +69,7 @@ class GivenFile:
     Attributes:
         original: the file as its author wrote it, in float32.
         model: with EdgePort's input and output.
+        opset: of the bundle's models; ``model`` is in a later one where that is older than PyTorch writes.
         quantized: how it came quantized; None for floats.
         num_params: numbers in its float weights.
         float16: the file as it is, where it has float16; ``original`` computes that in float32.
@@ -83,6 +85,7 @@ class GivenFile:
     notes: tuple[str, ...]
     original: OnnxOriginal = field(repr=False)
     model: onnx.ModelProto = field(repr=False)
+    opset: int
     quantized: Quantized | None
     num_params: int
     float16: OnnxOriginal | None = field(repr=False)
@@ -170,9 +173,11 @@ def find_given(config: ExportConfig) -> GivenFile:
     runs_alone = quantized is not None and quantized.runs_alone
     original = OnnxOriginal(model, opened.session, opened.ports, name=name, finish=finish, runs_alone=runs_alone)
     few = noise(opened.ports, opened.ports.batch or contract.batch or 3)
-    original.check_rows([few], [original.run(few)], replace(contract, batch=opened.ports.batch or contract.batch))
+    answers_BK = original.run(few)
+    check_reference(answers_BK, contract, num_images=0, what=original.what)
+    original.check_rows([few], [answers_BK], replace(contract, batch=opened.ports.batch or contract.batch))
     fitted = fit(model, opened.ports, contract, original, finish, config, is_quantized=quantized is not None)
-    _check_in_graph(fitted.model, config, name)
+    _check_in_graph(fitted.opset, config, name)
     float16 = None
     if is_half:
         half = Opened(given.model, asked, name)
@@ -189,6 +194,7 @@ def find_given(config: ExportConfig) -> GivenFile:
         notes=(*notes, *fitted.notes),
         original=original,
         model=fitted.model,
+        opset=fitted.opset,
         quantized=quantized,
         num_params=_num_params(model),
         float16=float16,
@@ -205,13 +211,18 @@ def _quantized(model: onnx.ModelProto, config: ExportConfig, name: str) -> Quant
     return quantized
 
 
-def _check_in_graph(model: onnx.ModelProto, config: ExportConfig, name: str) -> None:
-    opset = opset_of(model)
-    if config.bundle_options.has_in_graph and opset < _IN_GRAPH_OPSET:
+def _check_in_graph(opset: int, config: ExportConfig, name: str) -> None:
+    if not config.bundle_options.has_in_graph or opset >= _IN_GRAPH_OPSET:
+        return
+    if opset == config.opset:
         raise InputError(
-            f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, and {name} stays in opset {opset}; omit "
-            "--preprocess in-graph and --script c"
+            f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, but --opset is {opset}; use --opset "
+            f"{_IN_GRAPH_OPSET} or later, or omit --preprocess in-graph and --script c"
         )
+    raise InputError(
+        f"preprocessing in the graph needs opset {_IN_GRAPH_OPSET}, and {name} stays in opset {opset}; omit "
+        "--preprocess in-graph and --script c"
+    )
 
 
 def _choose_output(model: onnx.ModelProto, wanted: str | None, name: str) -> list[str]:

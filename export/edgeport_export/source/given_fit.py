@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from edgeport_export.config import DEFAULT_OPSET
 from edgeport_export.graph.adapt import adapt, convert_opset, free_batch
+from edgeport_export.graph.lower import OLDEST_TRACED
 from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.parity.compare import Limits, compare
 from edgeport_export.parity.onnx_original import open_plainly
@@ -35,11 +37,12 @@ _QUANTIZED_LIMITS = (1e-2,)  # a value between two levels may fall to either
 
 
 class Fitted(NamedTuple):
-    """The model with EdgePort's input and output, its contract, and what had to be done."""
+    """The model with EdgePort's input and output, its contract, what had to be done, and the opset it is to end in."""
 
     model: onnx.ModelProto
     contract: Contract
     notes: list[str]
+    opset: int
 
 
 def fit(
@@ -64,10 +67,15 @@ def fit(
         is_quantized: it stays in its opset, and values between two levels may fall to either.
 
     Raises:
-        InputError: if the batch that was asked for is not one that the file can be given.
+        InputError: if the batch or the opset that was asked for is not one that the file can be given.
     """
     own, wanted = opset_of(model), config.opset
-    opsets = [own] if is_quantized or own == wanted else [wanted, own]
+    is_asked = wanted != DEFAULT_OPSET
+    if is_quantized and is_asked and own != wanted:
+        raise InputError(f"{original.name} is quantized already, and stays in opset {own}; omit --opset")
+    # Below what EdgePort lowers by itself, onnx's converter knows few operators.
+    target = max(wanted, OLDEST_TRACED) if own > wanted else wanted
+    opsets = [own] if is_quantized or own == wanted else [target] if is_asked else [target, own]
     for candidate, fixed in _batches(model, ports, is_quantized=is_quantized):
         fits = fixed is None or config.batch in (None, fixed)
         tried = replace(contract, batch=config.batch if fixed is None else fixed)
@@ -77,13 +85,18 @@ def fit(
             if adapted is not None and opset != own:
                 adapted = convert_opset(adapted, opset)
             if adapted is not None and _is_same(adapted, ports, tried, original, limit=limit):
-                return Fitted(
-                    adapted, tried, _notes_on_fit(ports, tried, config, own=own, opset=opset, is_quantized=is_quantized)
-                )
+                final = wanted if opset == target else own
+                notes = _notes_on_fit(ports, tried, config, own=own, opset=final, is_quantized=is_quantized)
+                return Fitted(adapted, tried, notes, final)
     if config.batch is not None and ports.batch is not None:
         raise InputError(
             f"--batch is {config.batch}, but {original.name} takes {ports.batch} at once, and gives other answers "
             "where that is changed; omit --batch"
+        )
+    if is_asked and own != wanted:
+        raise InputError(
+            f"--opset is {wanted}, but {original.name} has opset {own}, and a conversion does not give what it gives; "
+            "omit --opset"
         )
     raise ExportError(f"{original.name} gives other answers behind EdgePort's input and output; no bundle was written")
 

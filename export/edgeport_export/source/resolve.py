@@ -14,7 +14,7 @@ from edgeport_export.source.processor import CONFIG, PROCESSOR
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS
-from edgeport_runtime.pixels.preprocess import NUM_CHANNELS, PreprocessSpec, as_size, sides_of
+from edgeport_runtime.pixels.preprocess import NUM_CHANNELS, PAD_LEVEL, PreprocessSpec, as_size, sides_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,7 +48,7 @@ LABELS_FILE = "labels"  # the file given on the command line, as it tells the nu
 
 Told: TypeAlias = "Mapping[str, Mapping[str, Any]]"
 
-_PAD_LEVEL, _OPAQUE = 114, 255  # the letterbox of YOLO
+_OPAQUE = 255
 
 INPUT_FIELDS = tuple(field.name for field in fields(PreprocessSpec))
 CONTRACT_OPTIONS = ("task", "threshold", *INPUT_FIELDS, "num_classes", "labels")
@@ -242,7 +242,7 @@ def _pad_color(here: _Values, _before: _Values, values: _Values) -> Value | None
         return None
     num_channels = NUM_CHANNELS[color]
     if "pad_color" not in here:
-        colours = (_PAD_LEVEL,) * num_channels
+        colours = (PAD_LEVEL,) * num_channels
         return Value((*colours[:-1], _OPAQUE) if color in ("rgba", "la") else colours, ARCHITECTURE)
     told, source = here["pad_color"]
     return Value(told * num_channels, source) if len(told) == 1 else None

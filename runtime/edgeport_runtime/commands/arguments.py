@@ -13,7 +13,7 @@ from edgeport_runtime.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-__all__ = ["Parser", "ShowVersion", "add_verbosity", "complete", "value_of"]
+__all__ = ["Parser", "ShowVersion", "add_verbosity", "complete", "part", "value_of"]
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +108,15 @@ def complete(parser: argparse.ArgumentParser) -> None:
     except ModuleNotFoundError:
         raise InputError("argcomplete is not installed; install it: pip install argcomplete") from None
     argcomplete.autocomplete(parser)
+
+
+def part(text: str) -> float:
+    """A number, or a fraction such as ``224/256``."""
+    try:
+        above, slash, below = text.partition("/")
+        return float(above) / float(below) if slash else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor a fraction such as 224/256") from None
 
 
 def value_of(action: argparse.Action) -> str:

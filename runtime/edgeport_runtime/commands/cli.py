@@ -82,8 +82,10 @@ def _contract(args: argparse.Namespace) -> dict[str, Any] | None:
     from pathlib import Path
 
     given = {name: getattr(args, name) for name in CONTRACT_OPTIONS if getattr(args, name) is not None}
+    if "image_size" in given:
+        given["image_size"] = given["image_size"][0] if len(given["image_size"]) == 1 else given["image_size"]
     if "labels" in given:
-        with Path(given["labels"]).open(encoding="utf-8", errors="replace") as file:
+        with Path(given["labels"]).open(encoding="utf-8-sig", errors="replace") as file:
             given["labels"] = file.read(_MAX_LABELS_BYTES).splitlines()
     if args.contract is None:
         return given or None

@@ -6,14 +6,14 @@ import argparse
 from typing import TypeAlias, get_args
 
 from edgeport_runtime.accuracy.matching import Match
-from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity
+from edgeport_runtime.commands.arguments import Parser, ShowVersion, add_verbosity, part
 from edgeport_runtime.commands.inspection import TARGETS
 
 __all__ = ["CONTRACT_OPTIONS", "make_parser"]
 
 CONTRACT_OPTIONS = (
     *("image_size", "color", "scale", "mean", "std", "resize", "interpolation", "crop_pct", "task", "threshold"),
-    *("output", "input_name", "output_name", "input_layout", "labels"),
+    *("output", "input_name", "output_name", "input_layout", "labels", "pad_color"),
 )
 """Options that tell the contract of a model that EdgePort did not write, as they are called in Python and JSON."""
 
@@ -164,12 +164,21 @@ def _add_contract_options(command: Parser) -> None:
         "manifest.json. Options of the command line come before it.",
     )
     for name, kind, metavar, text in (
-        ("image-size", int, "N", "Side of the square input, where the file leaves it open."),
         ("color", str, "C", "Order of the channels: rgb (default), bgr or grey."),
         ("scale", str, "S", "Range of the pixels before --mean and --std: unit, 0 to 1 (default), or byte, 0 to 255."),
-        ("resize", str, "R", "What to resize before the crop: shorter (default) side, both sides exact, or none."),
+        (
+            "resize",
+            str,
+            "R",
+            "What to resize before the crop: shorter (default) side, both sides exact, or none; or pad.",
+        ),
         ("interpolation", str, "I", "Filter of the resize (default bilinear)."),
-        ("crop-pct", float, "P", "Part of the resized side that the centre crop keeps (default 1)."),
+        (
+            "crop-pct",
+            part,
+            "P",
+            "Part of the resized side that the crop keeps, as 0.875 or 224/256 (default 1).",
+        ),
         ("task", str, "T", "multiclass, binary or multilabel."),
         ("output", str, "O", "What the model gives: logits or probabilities. Default: as its values look."),
         ("input-name", str, "NAME", "Its input, where there are several."),
@@ -177,16 +186,19 @@ def _add_contract_options(command: Parser) -> None:
         ("input-layout", str, "L", "Order of the input's axes, nchw or nhwc, where its shape does not tell."),
     ):
         group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text)
-    for name, text in (
-        ("mean", "Subtracted after scaling, one value per channel (default 0)."),
-        ("std", "Divides after that, one value per channel (default 1)."),
+    for name, kind, text in (
+        ("image-size", _whole, "Side of the input, or its height and width, where the file leaves them open."),
+        ("pad-color", _whole, "What --resize pad fills with, 0 to 255: one value, or one per channel (default 114)."),
+        ("mean", _number, "Subtracted after scaling, one value per channel (default 0)."),
+        ("std", _number, "Divides after that, one value per channel (default 1)."),
         (
             "threshold",
+            _number,
             "Decision threshold of a binary or multilabel model (default 0.5); of a multiclass model that below which "
             "nothing is decided (default: none).",
         ),
     ):
-        group.add_argument(f"--{name}", type=_number, nargs="+", metavar="V", help=text)
+        group.add_argument(f"--{name}", type=kind, nargs="+", metavar="V", help=text)
     group.add_argument("--labels", metavar="FILE", help="Labels, one per line in the order of the classes.")
 
 
@@ -336,6 +348,14 @@ def _fraction(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
     return value
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        told = f"{text!r} is not a whole number; write the images before the options"
+        raise argparse.ArgumentTypeError(told) from None
 
 
 def _number(text: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ def verify(bundle: str | os.PathLike[str], *, variant: str = "auto", device: str
     if Path(bundle).is_file():
         raise InputError(
             f"{bundle} is a single file, and verify needs golden images with known outputs, which a bundle holds: give "
-            f"its folder, or make one of the file: export-model {Path(bundle).name} -o DIR"
+            f"its folder, or make one of the file: export-model {shlex.quote(str(bundle))} -o DIR"
         )
     with Classifier.load(bundle, variant=variant, device=device) as classifier:
         assert classifier.manifest is not None

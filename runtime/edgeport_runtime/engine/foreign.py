@@ -223,7 +223,7 @@ def _read_shape(one: Any, asked: Asked, name: str) -> tuple[Layout, int, Size]:
         )
     told = [side if isinstance(side, int) else None for side in (shape[2:] if layout == "nchw" else shape[1:3])]
     fixed = [side for side in told if side is not None]
-    wanted = asked.image_size or asked.default_size or next(iter(fixed), None)
+    wanted = next((size for size in (asked.image_size, asked.default_size, *fixed) if size is not None), None)
     if wanted is None:
         raise InputError(f"--image-size is missing; {name} takes {one.name} {_shape(shape)}, images of any size")
     height, width = (side or other for side, other in zip(told, sides_of(wanted), strict=True))

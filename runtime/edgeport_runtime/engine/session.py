@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import statistics
 import tempfile
 from dataclasses import dataclass
@@ -165,8 +166,8 @@ def profile(
 def remedy_for_foreign(path: Path) -> str:
     """What to do with a model that EdgePort did not write, to end a message with."""
     return (
-        f"; say how an image becomes its input (--image-size, --mean, --std, or --contract FILE), or make a bundle of "
-        f"it: export-model {path.name} -o DIR"
+        "; run-model predict and evaluate take it with options that say how an image becomes its input (--image-size, "
+        f"--mean, --std, or --contract FILE), and export-model {shlex.quote(str(path))} -o DIR makes a bundle of it"
     )
 
 
@@ -247,6 +248,8 @@ def _open(ort: Any, path: Path, options: Any, provider: Provider, settings: Sess
             f"{provider.device} does not run every node of {path}, which strict=True requires; without it the "
             "others run on the CPU, and explain() lists them"
         )
+    if "Protobuf parsing failed" in message or "No graph was found" in message:
+        raise SessionError(f"{path} is not an ONNX model, or is damaged; copy it again")
     raise SessionError(f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {message}")
 
 

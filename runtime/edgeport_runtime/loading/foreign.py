@@ -15,7 +15,10 @@ from edgeport_runtime.engine.foreign import LAYOUTS, Asked
 from edgeport_runtime.errors import InputError
 from edgeport_runtime.pixels.depth import MAX_BITS
 from edgeport_runtime.pixels.preprocess import (
+    NUM_CHANNELS,
+    PAD_LEVEL,
     Color,
+    CropOffset,
     Interpolation,
     PreprocessSpec,
     Resize,
@@ -38,11 +41,12 @@ _CHOICES = {
     "scale": get_args(Scale),
     "resize": get_args(Resize),
     "interpolation": get_args(Interpolation),
+    "crop_offset": get_args(CropOffset),
     "task": TASKS,
     "output": OUTPUTS,
     "input_layout": LAYOUTS,
 }
-_NUMBERS = ("mean", "std", "threshold")
+_NUMBERS = ("mean", "std", "threshold", "pad_color")
 _SIZES = ("image_size", "resize_size", "bits")
 _NAMES = ("input_name", "output_name")
 _OPTIONS = (*_CHOICES, *_NUMBERS, *_SIZES, *_NAMES, "crop_pct", "labels")
@@ -101,7 +105,7 @@ def contract_of(options: Mapping[str, Any], session: ForeignSession) -> Contract
         num_classes=2 if task == "binary" else ports.num_outputs,
         labels=None if labels is None else tuple(labels),
         thresholds=None if threshold is None else tuple(map(float, threshold)),
-        output=options.get("output") or _output(session, task, spec),
+        output=_output(session, task, spec, options.get("output")),
         batch=ports.batch,
         preprocess=spec,
     )
@@ -110,7 +114,7 @@ def contract_of(options: Mapping[str, Any], session: ForeignSession) -> Contract
 def _spec(options: Mapping[str, Any], ports: Ports) -> PreprocessSpec:
     is_pixels = ports.dtype is np.uint8
     color = options.get("color", "grey" if ports.channels == 1 else "rgb")
-    if (color == "grey") != (ports.channels == 1):
+    if NUM_CHANNELS[color] != ports.channels:
         raise InputError(f"color is {color}, but the model takes {ports.channels} channels")
     scale = options.get("scale", "byte" if is_pixels else "unit")
     mean, std = (
@@ -119,6 +123,8 @@ def _spec(options: Mapping[str, Any], ports: Ports) -> PreprocessSpec:
     if is_pixels and (scale != "byte" or any(mean) or set(std) != {1.0}):
         raise InputError("the model takes pixels as uint8 and prepares them itself; omit scale, mean and std")
     resize, crop_pct = options.get("resize", "shorter"), options.get("crop_pct", 1.0)
+    if resize in ("none", "pad") and crop_pct != 1:
+        raise InputError(f"crop_pct is {crop_pct}, but with resize {resize} nothing is cropped; omit one of them")
     enlarged = as_size(*(math.floor(side / crop_pct + 1e-9) for side in sides_of(ports.image_size)))
     resize_size = enlarged if resize in ("shorter", "exact") else ports.image_size
     return PreprocessSpec(
@@ -131,17 +137,36 @@ def _spec(options: Mapping[str, Any], ports: Ports) -> PreprocessSpec:
         mean=mean,
         std=std,
         bits=options.get("bits", MAX_BITS),
+        pad_color=_pad_color(options, ports.channels),
+        crop_offset=options.get("crop_offset", "even"),
     )
 
 
-def _output(session: ForeignSession, task: str, spec: PreprocessSpec) -> Output:
+def _pad_color(options: Mapping[str, Any], channels: int) -> tuple[int, ...] | None:
+    """One value for every channel, or one for each."""
+    told = options.get("pad_color", [PAD_LEVEL] if options.get("resize") == "pad" else None)
+    if told is None:
+        return None
+    return tuple(int(v) if v == int(v) else v for v in told) * (channels if len(told) == 1 else 1)
+
+
+def _output(session: ForeignSession, task: str, spec: PreprocessSpec, told: Output | None) -> Output:
     """Whether the model gives logits or probabilities, by its answers to noise; asks where they could be either."""
+    if told == "logits":
+        return told
     shape = (session.ports.batch or 1, spec.num_channels, *spec.image_sides)
     noise = np.random.default_rng(0).integers(0, 256, shape).astype(np.float32)
     mean, std = (np.asarray(v, np.float32)[:, np.newaxis, np.newaxis] for v in (spec.mean, spec.std))
     scaled = noise / np.float32(255 if spec.scale == "unit" else 1)
     outputs_BK = session.run(((scaled - mean) / std).astype(np.float32))
-    is_between = bool(((outputs_BK >= 0) & (outputs_BK <= 1)).all())
+    is_between = bool(((outputs_BK >= 0) & (outputs_BK <= 1 + _SUM_TOLERANCE)).all())
+    if told is not None:
+        if not is_between:
+            raise InputError(
+                f"output is probabilities, but {session.path.name} gives values from {outputs_BK.min():.3g} to "
+                f"{outputs_BK.max():.3g}; omit it"
+            )
+        return told
     if task == "multiclass":
         sums_to_one = bool((np.abs(outputs_BK.sum(axis=1) - 1) < _SUM_TOLERANCE).all())
         return "probabilities" if is_between and sums_to_one else "logits"

@@ -60,7 +60,10 @@ def predictions_of(outputs_K: NDArray[np.float32], contract: Contract, k: int) -
         SessionError: if an output is not finite.
     """
     if not np.isfinite(outputs_K).all():
-        raise SessionError("the model returned NaN or infinite values; check the bundle with run-model verify")
+        raise SessionError(
+            "the model returned NaN or infinite values; check its bundle with run-model verify, and --mean and --std "
+            "of a lone file"
+        )
     outputs_1K = outputs_K[np.newaxis]
     scores, decided = probabilities(outputs_1K, contract)[0], decisions(outputs_1K, contract)[0]
     if contract.task == "multilabel":

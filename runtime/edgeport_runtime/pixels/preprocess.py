@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NUM_CHANNELS",
+    "PAD_LEVEL",
     "Color",
     "CropOffset",
     "Interpolation",
@@ -55,6 +56,8 @@ Size: TypeAlias = "int | tuple[int, int]"
 """Height and width in pixels; one number where they are equal."""
 
 NUM_CHANNELS: dict[Color, int] = {"grey": 1, "la": 2, "rgb": 3, "bgr": 3, "rgba": 4}
+PAD_LEVEL = 114
+"""What padding has by default, in each colour: the letterbox of YOLO."""
 _MODES: dict[Color, ImageMode] = {"grey": "L", "la": "LA", "rgb": "RGB", "bgr": "RGB", "rgba": "RGBA"}
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {

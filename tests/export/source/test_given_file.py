@@ -90,6 +90,25 @@ def test_an_opset_that_cannot_be_converted_is_kept(tmp_path: Path, monkeypatch: 
             _export(file, force=True, **options)
 
 
+@pytest.mark.parametrize("own", [11, 17, 20])
+def test_an_opset_that_is_asked_for_is_written(own: int, tmp_path: Path) -> None:
+    file = write_net(tmp_path / "net.onnx", opset=own)
+    result = _export(file, quantize=("fp16",), opset=13)
+    assert [variant.opset for variant in result.manifest.variants] == [13, 13]
+    for path in result.path.glob("*.onnx"):
+        assert [entry.version for entry in onnx.load(path).opset_import] == [13]
+    assert f"opset {own} was converted to 13" in result.notes
+    with pytest.raises(InputError, match="--opset is 13; use --opset 18 or later"):
+        _export(file, opset=13, preprocess="in-graph", force=True)
+
+
+def test_an_opset_that_is_asked_for_and_cannot_be_is_refused(tmp_path: Path) -> None:
+    file = write_net(tmp_path / "net.onnx", opset=20, ending=("Gelu",))
+    with pytest.raises(EdgeportError, match=r"--opset is 13, but net\.onnx has opset 20"):
+        _export(file, opset=13)
+    assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
+
+
 class _Small(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -399,6 +418,21 @@ def _over_batch(model: onnx.ModelProto) -> None:
     model.graph.output[0].name = "shared"
 
 
+def _ends_in(*operators: str) -> Callable[[onnx.ModelProto], None]:
+    """With those behind the output; ``Zero`` is a product with 0."""
+
+    def change(model: onnx.ModelProto) -> None:
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(1, np.float32), "zero"))
+        model.graph.initializer.append(numpy_helper.from_array(np.arange(NUM_CLASSES, dtype=np.float32), "ramp"))
+        for operator in operators:
+            value, name = model.graph.output[0].name, f"after_{operator}"
+            kind, *more = {"Zero": ("Mul", "zero"), "Ramp": ("Add", "ramp")}.get(operator, (operator,))
+            model.graph.node.append(helper.make_node(kind, [value, *more], [name]))
+            model.graph.output[0].name = name
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -411,6 +445,9 @@ def _over_batch(model: onnx.ModelProto) -> None:
         (_waits, "is not a valid ONNX model: nodes of the graph wait for each other"),
         (_random, r"net\.onnx gives another answer at each call"),
         (_over_batch, r"the answer of net\.onnx to an image depends on the other images of its batch"),
+        (_ends_in("Sqrt"), "stage reference: the file's own outputs are NaN or infinite"),
+        (_ends_in("Zero"), "stage reference: the file's outputs are all equal"),
+        (_ends_in("Zero", "Ramp"), "stage reference: the file gives the same outputs for every image"),
     ],
 )
 def test_a_file_that_is_no_classifier_or_damaged_is_refused_in_a_line(

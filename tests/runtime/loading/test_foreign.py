@@ -51,6 +51,24 @@ def test_it_answers_as_the_file_does(layout: str, batch: int | str, image: Path,
         assert len(classifier.predict_batch([image] * 4)) == 4
 
 
+def test_a_letterbox_and_an_open_size_that_is_not_square_by_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    height, width = 4, 20  # as many values behind the pool as of 8x8
+    pixels = np.random.default_rng(3).integers(0, 256, (height, width // 2, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    padded = np.full((height, width, 3), 255, np.uint8)
+    padded[:, width // 4 : width // 4 + width // 2] = pixels
+    x_BCHW = (padded.astype(np.float32) / np.float32(255)).transpose(2, 0, 1)[np.newaxis]
+    file = write_net(tmp_path / "net.onnx", size=None)
+    command = ["predict", str(file), str(tmp_path / "photo.png"), "--json"]
+    assert run_model([*command, "--image-size", str(height), str(width), "--resize", "pad", "--pad-color", "255"]) == 0
+    (answer,) = json.loads(capsys.readouterr().out)
+    found = {p["index"]: p["score"] for p in answer["predictions"]}
+    for index, score in enumerate(softmax(own_answers(file, x_BCHW))[0]):
+        assert found[index] == pytest.approx(score, abs=1e-6)
+
+
 def test_pixels_probabilities_and_float16_are_seen(image: Path, tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx", kind=TensorProto.UINT8, layout="nhwc", ending=("Softmax",))
     own = own_answers(file, np.asarray(Image.open(image))[np.newaxis])
@@ -97,9 +115,12 @@ def test_the_command_takes_options_and_a_file_of_them(
     assert "preprocess_sha256: is not the digest of preprocess" in capsys.readouterr().err
 
 
-def test_a_contract_of_a_bundle_is_taken(image: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "told", [{"crop_pct": 0.5}, {"resize": "pad", "pad_color": [9, 8, 7]}, {"crop_pct": 0.5, "crop_offset": "down"}]
+)
+def test_a_contract_of_a_bundle_is_taken(told: dict[str, Any], image: Path, tmp_path: Path) -> None:
     file = write_net(tmp_path / "net.onnx")
-    with Classifier.load(file, contract={"mean": MEAN, "std": STD, "crop_pct": 0.5}) as classifier:
+    with Classifier.load(file, contract={"mean": MEAN, "std": STD, **told}) as classifier:
         contract, (expected,) = classifier.contract, list(classifier.iter_outputs([image]))
     (tmp_path / "manifest.json").write_text(json.dumps({"contract": contract.to_dict(), "variants": []}))
     with Classifier.load(file, contract=tmp_path / "manifest.json") as classifier:
@@ -125,6 +146,11 @@ def test_a_contract_of_a_bundle_is_taken(image: Path, tmp_path: Path) -> None:
         ({"kind": TensorProto.UINT8}, {"mean": MEAN}, "takes pixels as uint8 and prepares them itself"),
         ({"size": None}, {"mean": MEAN}, "--image-size is missing"),
         ({"others": ("features",)}, {"mean": MEAN}, "choose with --output-name NAME"),
+        ({"size": None}, {"image_size": 0}, "takes images of 0x0 pixels; EdgePort takes sides from 1 to 4096"),
+        ({}, {"output": "probabilities"}, "output is probabilities, but net.onnx gives values from -"),
+        ({}, {"color": "rgba"}, "color is rgba, but the model takes 3 channels"),
+        ({}, {"resize": "pad", "crop_pct": 0.5}, "with resize pad nothing is cropped; omit one of them"),
+        ({}, {"resize": "exact", "pad_color": [0]}, "resize is exact; the two go together"),
         ({"ending": ("Sigmoid",)}, {"task": "multilabel"}, "say which: --output probabilities, or --output logits"),
     ],
 )
@@ -151,12 +177,14 @@ def test_a_damaged_contract_is_refused(content: str, message: str, tmp_path: Pat
 def test_without_a_contract_it_is_told_what_is_missing(
     tmp_path: Path, image: Path, capsys: pytest.CaptureFixture[str], lenet5: ExportResult
 ) -> None:
-    file = write_net(tmp_path / "net.onnx")
+    file = write_net(tmp_path / "a net.onnx")
     assert run_model(["predict", str(file), str(image)]) == 1
     error = capsys.readouterr().err
-    assert "--contract FILE), or make a bundle of it: export-model net.onnx -o DIR" in error
+    assert f"--contract FILE), and export-model '{file}' -o DIR makes a bundle of it" in error
     assert run_model(["verify", str(file)]) == 1
-    assert "verify needs golden images with known outputs" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "verify needs golden images with known outputs" in error
+    assert f"export-model '{file}' -o DIR" in error
     with pytest.raises(InputError, match="was written by EdgePort and holds its contract; omit the options"):
         Classifier.load(lenet5.path / "model.fp32.onnx", contract={"task": "multiclass"})
     with pytest.raises(InputError, match=r"is a folder; a contract is for a lone \.onnx file"):
