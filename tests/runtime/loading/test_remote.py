@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeport_runtime import Classifier
+from edgeport_runtime.commands.cli import main
 from hub_server import COMMIT, Hub, environment, serve
 from speed import slow_but
 
@@ -78,6 +80,17 @@ def test_golden_images_are_brought_to_verify_at_load(hub: Hub, tmp_path: Path) -
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "golden/expected.npz" in _fetched(hub)
+
+
+def test_a_bundle_on_disk_opens_no_socket(lenet5: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    bundle, image = str(lenet5.path), str(lenet5.path / lenet5.manifest.golden.images[0].file)
+    for argv in (["predict", bundle, image], ["verify", bundle], ["info", bundle], ["compare", bundle, bundle]):
+        assert main(argv) == 0
 
 
 @pytest.mark.parametrize("name", slow_but(["model.fp32.onnx"], ["model.fp32.onnx", "golden/0.png"]))
