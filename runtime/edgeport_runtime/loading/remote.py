@@ -50,7 +50,7 @@ class RemoteBundle:
             measurements = opened.fetch(MEASUREMENTS_NAME)
             commit = opened.commit
         self._address, self._commit = address, f"hf://{repository}@{commit}"
-        self.folder = cache_folder().parent / "hub" / repository.replace("/", "--") / commit
+        self.folder = cache_folder().parent / "hub" / commit / repository.replace("/", "--")
         for name, file in ((MANIFEST_NAME, found), (MEASUREMENTS_NAME, measurements)):
             if file is not None and not (self.folder / name).exists():
                 _put(file, self.folder / name)

@@ -114,7 +114,7 @@ def test_a_threshold_that_is_not_looked_at(bundles: dict[str, Path], monkeypatch
 
 
 def test_below_its_threshold_a_multiclass_model_decides_nothing(
-    bundles: dict[str, Path], capsys: pytest.CaptureFixture[str]
+    bundles: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bundle = bundles["threshold"]
     images = [str(bundle / image.file) for image in load_manifest(bundle).golden.images]
@@ -132,6 +132,13 @@ def test_below_its_threshold_a_multiclass_model_decides_nothing(
     num_undecided = sum(not predictions[0].is_decided for predictions in found)
     assert told.count("nothing is decided: below the threshold of 90.00%") == num_undecided
     assert told.count("  * ") == len(images) - num_undecided
+    (tmp_path / "8").mkdir()
+    for image in images:
+        shutil.copy(image, tmp_path / "8")
+    assert main(["evaluate", str(bundle), "--data", str(tmp_path)]) == 0
+    decided = [predictions[0].label for predictions in found if predictions[0].is_decided]
+    line = f"decided            {len(decided)} of {len(images)}, at 0.9 or above; right: {decided.count('8')} of them"
+    assert line in capsys.readouterr().out.splitlines()
 
 
 def test_a_stream_reversed_within_a_batch(bundles: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:

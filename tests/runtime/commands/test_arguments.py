@@ -133,6 +133,12 @@ def test_a_wrong_line_is_answered_in_a_few(
     assert len(err.splitlines()) <= (8 if not line else 2)
 
 
+@pytest.mark.parametrize("name", [name for name in _parsers() if name != "run-model"])
+def test_every_command_has_json(name: str) -> None:
+    flags = [flag for action in _parsers()[name]._actions for flag in action.option_strings]
+    assert "--json" in flags
+
+
 def test_the_versions_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for main in MAINS.values():
         with pytest.raises(SystemExit) as caught:

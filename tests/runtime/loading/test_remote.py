@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edgeport_runtime import Classifier
+from edgeport_runtime.commands.cli import main
 from hub_server import COMMIT, Hub, environment, serve
 from speed import slow_but
 
@@ -49,7 +51,7 @@ def test_a_bundle_of_the_hub_predicts_as_from_its_folder(hub: Hub, resnet20: Exp
     assert json.loads(done.stdout) == [{"image": str(image), "predictions": expected}]
     # Of the hub comes what is needed, and it is a folder of plain files.
     assert _fetched(hub) == {"manifest.json", "measurements.json", "model.fp32.onnx"}
-    folder = tmp_path / "edgeport" / "hub" / "tester--resnet" / COMMIT
+    folder = tmp_path / "edgeport" / "hub" / COMMIT / "tester--resnet"
     assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "measurements.json", "model.fp32.onnx"]
     assert not any(path.is_symlink() for path in folder.iterdir())
     hub.asked.clear()
@@ -80,6 +82,17 @@ def test_golden_images_are_brought_to_verify_at_load(hub: Hub, tmp_path: Path) -
     assert "golden/expected.npz" in _fetched(hub)
 
 
+def test_a_bundle_on_disk_opens_no_socket(lenet5: ExportResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a socket was opened")
+
+    for name in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, name, refuse)
+    bundle, image = str(lenet5.path), str(lenet5.path / lenet5.manifest.golden.images[0].file)
+    for argv in (["predict", bundle, image], ["verify", bundle], ["info", bundle], ["compare", bundle, bundle]):
+        assert main(argv) == 0
+
+
 @pytest.mark.parametrize("name", slow_but(["model.fp32.onnx"], ["model.fp32.onnx", "golden/0.png"]))
 def test_what_is_not_the_file_that_was_exported_is_refused(
     name: str, hub: Hub, resnet20: ExportResult, tmp_path: Path
@@ -90,7 +103,7 @@ def test_what_is_not_the_file_that_was_exported_is_refused(
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: hf://tester/resnet: {name} is not the file that was exported")
     assert len(done.stderr.splitlines()) == 1
-    assert not list(tmp_path.rglob(f"tester--resnet/*/{name}"))
+    assert not list(tmp_path.rglob(f"tester--resnet/{name}"))
 
 
 @pytest.mark.parametrize(
