@@ -59,11 +59,7 @@ def push(bundle: Path, address: str, *, thumbnails: bool = False, private: bool 
     names = [*manifest.digests, *(name for name in (*_OTHERS, _PAGE, _FIGURES) if (bundle / name).is_file())]
     contents: dict[str, Any] = {name: str(bundle / name) for name in names}
     if not thumbnails:
-        if _PAGE in contents and _EMBEDDED.encode() in (bundle / _PAGE).read_bytes():
-            del contents[_PAGE]
-            notes.append(f"{_PAGE} has images embedded, and was left out; --thumbnails pushes it too")
-        if _FIGURES in contents:
-            contents[_FIGURES] = _figures(bundle / _FIGURES)
+        notes += _leave_out_images(bundle, contents)
     if _CARD in contents:
         contents[_CARD] = _card(bundle / _CARD, f"{HUB_SCHEME}{repository}", has_report=_PAGE in contents)
     with import_hub(address) as hub:
@@ -110,7 +106,29 @@ def _card(path: Path, address: str, *, has_report: bool) -> bytes:
     return "".join(line for line in lines if has_report or f"]({_PAGE})" not in line).encode()
 
 
-def _figures(path: Path) -> bytes:
+def _leave_out_images(bundle: Path, contents: dict[str, Any]) -> list[str]:
+    """Put a report without images in the place of the bundle's, and say what could not be made without them."""
+    document = _figures(bundle / _FIGURES) if _FIGURES in contents else None
+    if document is not None:
+        contents[_FIGURES] = json.dumps(document, indent=2, ensure_ascii=False).encode()
+    if _PAGE not in contents or _EMBEDDED.encode() not in (bundle / _PAGE).read_bytes():
+        return []
+    why = f"{_FIGURES} is missing"
+    if document is not None:
+        from edgeport_runtime.report.page import bundle_page
+
+        try:
+            contents[_PAGE] = bundle_page(document).encode()
+            return [f"{_PAGE} is pushed without images; --thumbnails pushes it with them"]
+        except InputError as error:
+            why = str(error)
+        except (KeyError, TypeError, ValueError):
+            why = f"{_FIGURES} is of another EdgePort"
+    del contents[_PAGE]
+    return [f"{_PAGE} has images embedded, and was left out ({why}); --thumbnails pushes it too"]
+
+
+def _figures(path: Path) -> Any:
     """The figures of the report without images.
 
     Raises:
@@ -120,7 +138,7 @@ def _figures(path: Path) -> bytes:
         document = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}; make the report again, or delete the file") from None
-    return json.dumps(_without_images(document), indent=2, ensure_ascii=False).encode()
+    return _without_images(document)
 
 
 def _without_images(value: Any) -> Any:

@@ -32,30 +32,48 @@ def _run(hub: Hub, home: Path, *argv: object, **variables: str) -> subprocess.Co
 def test_what_is_pushed_is_the_bundle_and_loads_from_there(bundle: Path, hub: Hub, tmp_path: Path) -> None:
     (bundle / "notes.txt").write_text("of the user's own, and not the bundle's")
     card = (bundle / "README.md").read_text("utf-8")
-    (bundle / "README.md").write_text(f"{card}\nAll of it: [report.html](report.html)\nMy own words.\n", "utf-8")
+    (bundle / "README.md").write_text(f"{card}\nMy own words.\n", "utf-8")
     (bundle / "report.html").write_text('<img src="data:image/png;base64,AAAA">')
-    (bundle / "report.json").write_text('{"flips": [{"picture": "data:image/png;base64,AAAA", "score": 0.5}]}')
     done = _run(hub, tmp_path, "push", bundle, "hf://tester/mine", "--private", "--json")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     manifest = load_manifest(bundle)
-    others = {"README.md", "manifest.json", "measurements.json", "infer.py", "report.json"}
+    others = {"README.md", "manifest.json", "measurements.json", "infer.py", "report.json", "report.html"}
     assert set(hub.files) == set(told["files"]) == {*manifest.digests, *others}
     assert told["address"] == "hf://tester/mine"
     assert hub.created[0]["name"] == "mine"
     assert hub.created[0].get("private") is True or hub.created[0].get("visibility") == "private"
     assert "golden/ holds 8 images as they were given" in done.stderr
-    assert "report.html has images embedded, and was left out" in done.stderr
+    assert "report.html is pushed without images" in done.stderr
     for name in told["files"]:
-        if name not in ("README.md", "report.json"):
+        if name not in ("README.md", "report.json", "report.html"):
             assert hub.files[name] == (bundle / name).read_bytes()
-    assert json.loads(hub.files["report.json"]) == {"flips": [{"picture": None, "score": 0.5}]}
+    for name in ("report.json", "report.html"):
+        assert b"data:image/" not in hub.files[name]
+    assert b"The verdict" in hub.files["report.html"]
+    assert (
+        json.loads(hub.files["report.json"])["variants"]
+        == json.loads((bundle / "report.json").read_bytes())["variants"]
+    )
     pushed = hub.files["README.md"].decode()
     assert 'Classifier.load("hf://tester/mine")' in pushed
     assert "My own words." in pushed
-    assert "report.html" not in pushed
+    assert "](report.html)" in pushed
     verified = _run(hub, tmp_path, "verify", "hf://tester/mine")
     assert verified.returncode == 0, verified.stderr
+
+
+def test_a_page_with_images_that_cannot_be_made_without_them_is_left_out(
+    bundle: Path, hub: Hub, tmp_path: Path
+) -> None:
+    (bundle / "report.html").write_text('<img src="data:image/png;base64,AAAA">')
+    (bundle / "report.json").write_text('{"flips": [{"picture": "data:image/png;base64,AAAA", "score": 0.5}]}')
+    done = _run(hub, tmp_path, "push", bundle, "hf://tester/mine")
+    assert done.returncode == 0, done.stderr
+    assert "report.html has images embedded, and was left out (report.json is of another EdgePort)" in done.stderr
+    assert "report.html" not in hub.files
+    assert json.loads(hub.files["report.json"]) == {"flips": [{"picture": None, "score": 0.5}]}
+    assert "](report.html)" not in hub.files["README.md"].decode()
 
 
 @pytest.mark.slow
