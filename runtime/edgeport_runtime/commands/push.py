@@ -111,7 +111,7 @@ def _leave_out_images(bundle: Path, contents: dict[str, Any]) -> list[str]:
     document = _figures(bundle / _FIGURES) if _FIGURES in contents else None
     if document is not None:
         contents[_FIGURES] = json.dumps(document, indent=2, ensure_ascii=False).encode()
-    if _PAGE not in contents or _EMBEDDED.encode() not in (bundle / _PAGE).read_bytes():
+    if _PAGE not in contents or f'src="{_EMBEDDED}'.encode() not in (bundle / _PAGE).read_bytes():
         return []
     why = f"{_FIGURES} is missing"
     if document is not None:

@@ -49,7 +49,8 @@ def test_what_is_pushed_is_the_bundle_and_loads_from_there(bundle: Path, hub: Hu
         if name not in ("README.md", "report.json", "report.html"):
             assert hub.files[name] == (bundle / name).read_bytes()
     for name in ("report.json", "report.html"):
-        assert b"data:image/" not in hub.files[name]
+        assert b'src="data:image/' not in hub.files[name]
+        assert b': "data:image/' not in hub.files[name]
     assert b"The verdict" in hub.files["report.html"]
     assert (
         json.loads(hub.files["report.json"])["variants"]
