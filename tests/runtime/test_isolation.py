@@ -47,17 +47,20 @@ def test_public_names_are_there() -> None:
         _ = edgeport_runtime.nothing
 
 
-def test_using_the_runtime_brings_in_nothing_of_the_build_machine(lenet5: ExportResult) -> None:
+def test_using_the_runtime_brings_in_nothing_of_the_build_machine(lenet5: ExportResult, tmp_path: Path) -> None:
     code = """
 import sys
 from edgeport_runtime import Classifier
 from edgeport_runtime.commands.cli import main
-bundle, image = sys.argv[1:]
+bundle, image, page = sys.argv[1:]
 with Classifier.load(bundle) as classifier:
     assert len(classifier.predict(image)) == 5
 assert main(["predict", bundle, image]) == main(["verify", bundle]) == main(["info", bundle]) == 0
+assert main(["report", bundle, "-o", page]) == 0
 """
-    modules = _modules_after(code, str(lenet5.path), str(lenet5.path / "golden" / "0.png"))
+    page = tmp_path / "report.html"
+    modules = _modules_after(code, str(lenet5.path), str(lenet5.path / "golden" / "0.png"), str(page))
+    assert page.stat().st_size > 10_000
     assert "onnxruntime" in modules
     assert not modules & BUILD_MACHINE
 

@@ -95,7 +95,7 @@ def standalone(chart: Chart) -> str:
 def _render(chart: Chart, prefix: str) -> str:
     import vl_convert
 
-    # Unchecked: altair's checks take as long as the drawing, and tests draw every plot with them.
+    # Unchecked: altair's checks take as long as the drawing.
     spec = {**chart.to_dict(validate=False), **_LOOK}
     svg: str = vl_convert.vegalite_to_svg(spec)
     svg = _ARIA.sub("", svg)  # of each mark: the plot is told as a whole

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["measure_bundle", "profile_variant", "report_versions", "seen_by"]
 
 _ROUNDS, _LEAST_MS, _ENOUGH_S = 5, 20.0, 30.0
-_PROFILED_MS, _LEAST_CALLS, _MOST_CALLS = 300.0, 3, 20
+_PROFILED_MS, _LEAST_CALLS, _MOST_CALLS = 150.0, 3, 10
 
 
 def measure_bundle(
@@ -103,7 +103,7 @@ def report_versions() -> dict[str, str]:
 
 
 def profile_variant(bundle: Path, manifest: Manifest, name: str, latency: Mapping[str, Any]) -> list[NodeTime]:
-    """Time of each node of a variant on the CPU, in about a third of a second.
+    """Time of each node of a variant on the CPU, in about a sixth of a second, and at least three calls.
 
     Args:
         bundle: the folder.

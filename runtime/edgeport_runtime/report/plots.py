@@ -57,7 +57,7 @@ def variants_plot(rows: Sequence[Mapping[str, Any]], score: str, *, width: int) 
     sizes = sorted({round(row["mb"], 2) for row in rows})
     legend = None  # on a phone there is no room for it, and the table has the sizes
     if width > _PHONE:
-        legend = alt.Legend(title="MB", values=sizes, format=".2f", symbolFillColor=MUTED, symbolStrokeColor=INK)
+        legend = alt.Legend(title="size, MB", values=sizes, format=".2f", symbolFillColor=MUTED, symbolStrokeColor=INK)
     area = alt.Scale(domain=[0, max(row["mb"] for row in rows)], range=[40, 1400])
     points = base.mark_circle(opacity=0.8, stroke=INK).encode(
         y=y,

@@ -118,7 +118,8 @@ def _what(report: Mapping[str, Any], row: Mapping[str, Any]) -> str:
             parts.append(f"is as fast as {first} on this machine")
         else:
             parts.append(f"is slower than {first} on this machine ({times:.2f} times as fast)")
-    parts.append(f"has {percent(row['size_ratio'])} of its size ({row['size_bytes'] / 1e6:.2f} MB)")
+    of_first = "its size" if times is not None else f"the size of {first}"
+    parts.append(f"has {percent(row['size_ratio'])} of {of_first} ({row['size_bytes'] / 1e6:.2f} MB)")
     return ", ".join(parts[:-1]) + (" and " if parts[:-1] else "") + parts[-1]
 
 

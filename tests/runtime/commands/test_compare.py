@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,7 +17,6 @@ from edgeport_runtime.commands.cli import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edgeport_export import ExportResult
 
@@ -104,11 +104,16 @@ def test_two_networks(
 
 
 def test_variants_of_a_bundle_and_the_gate(
-    bundles: tuple[Path, Path], shared: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+    bundles: tuple[Path, Path], shared: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     resnet20, data, images = bundles[0], shared("data/cifar10/test"), _images(shared)
-    pair = [f"{resnet20}@fp32", f"{resnet20}@int8"]
-    found = _json(capsys, *pair, "--data", data)
+    pair, page = [f"{resnet20}@fp32", f"{resnet20}@int8"], tmp_path / "page.html"
+    found = _json(capsys, *pair, "--data", data, "-o", page)
+    text = page.read_text(encoding="utf-8")
+    assert f"A and B decide the same on {found['num_equal']} of 500 images" in text
+    assert f"{found['labelled']['p_value']:.3g} (McNemar&#39;s test)" in text
+    assert text.count('<li class="card">') == text.count("<img src=") == len(found["flips"])
+    assert all(Path(flip["image"]).name in text for flip in found["flips"])
     first, second = (_decided(resnet20, variant, images) for variant in ("fp32", "int8"))
     num_equal = sum(a == b for a, b in zip(first, second, strict=True))
     assert found["num_equal"] == num_equal < 500

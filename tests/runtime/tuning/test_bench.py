@@ -44,8 +44,13 @@ def test_every_variant_and_batch_is_timed_with_its_memory(
         assert 20e6 < row["peak_bytes"] < 2e9
     assert [row["times_first"] for row in told["rows"] if row["variant"] == "fp32"] == [1, 1]
     assert "'cuda' cannot be used here" in told["excluded"]["fp32 on cuda"]
-    texts = [element.text for element in ElementTree.parse(chart).iter() if element.tag.endswith("text")]
+    drawn = list(ElementTree.parse(chart).iter())
+    texts = [element.text for element in drawn if element.tag.endswith("text")]
     assert "int8-avx2 on cpu, batch 3" in texts
+    assert all(len(row["times_ms"]) == 6 for row in told["rows"])
+    marks = [len(element) for element in drawn if "role-mark layer_0_marks" in element.get("class", "")]
+    assert marks == [4 * 6]  # every call by itself
+    assert "var(" not in chart.read_text()  # which a file of its own has no values for
 
 
 def test_as_a_table_and_with_wrong_arguments(bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
