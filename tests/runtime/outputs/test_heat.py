@@ -102,6 +102,16 @@ def test_a_photo_is_kept_small_enough_to_draw_on() -> None:
     assert max(heat.overlay().size) < 1200
 
 
+@pytest.mark.parametrize("size", [(1024, 1), (1, 1024), (3, 3)])
+def test_any_photo_and_label_can_be_drawn(size: tuple[int, int]) -> None:
+    chosen = Prediction(0, "\u732b\n" * 1000, 0.5, True)
+    contract = make_contract(preprocess=spec_of(resize="exact"))
+    values = np.ones((7, 7), np.float32)  # one value everywhere
+    picture = heatmap_of(values, "cam", chosen, Image.new("RGB", size), contract).overlay()
+    assert max(picture.size) < 2000
+    assert picture.height > 80
+
+
 def test_occlusion_finds_the_place_that_counts() -> None:
     x_CHW = np.random.default_rng(0).standard_normal((3, 28, 28)).astype(np.float32)
     x_CHW[:, 20:24, 4:8] += 5
