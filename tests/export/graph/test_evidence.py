@@ -44,6 +44,9 @@ class Net(nn.Module):
             return self.head(a.mean((2, 3)))
         if self.pool == "last":  # the channels last, as in Swin
             return self.head(a.permute(0, 2, 3, 1).mean((1, 2)))
+        if self.pool == "strided":  # of torchvision's Swin, which becomes a Gather
+            turned = nn.functional.layer_norm(a.permute(0, 2, 3, 1), (6,)).permute(0, 3, 1, 2)
+            return self.head(nn.functional.adaptive_avg_pool2d(turned, 1).flatten(1))
         if self.pool == "keep":  # a head of convolutions, as in MobileNetV3
             return self.head(nn.functional.adaptive_avg_pool2d(a, 1)).flatten(1)
         return self.head(a.flatten(1))
@@ -104,6 +107,19 @@ def test_a_map_of_a_linear_head_is_the_class_activation_map(pool: str, tmp_path:
     np.testing.assert_allclose(maps, expected.numpy(), atol=TOLERANCE)
     bias = module.head.bias.detach().numpy()[[0, 3, 3]]
     np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits[[0, 1, 2], [0, 3, 3]], atol=TOLERANCE)
+
+
+def test_a_flatten_that_becomes_a_gather(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    module = Net(nn.Linear(6, NUM_CLASSES), pool="strided").eval()
+    model = simplified(module, tmp_path)
+    assert any(node.op_type == "Gather" for node in model.graph.node)
+    assert add_evidence(model) == ("cam", (6, 6))
+    _, maps = run(model, image=inputs(), seed=seeds(0, 3, 3))
+    with torch.no_grad():
+        normed = nn.functional.layer_norm(module.body(torch.from_numpy(inputs())).permute(0, 2, 3, 1), (6,))
+        expected = torch.einsum("bc,bhwc->bhw", module.head.weight[[0, 3, 3]], normed)
+    np.testing.assert_allclose(maps, expected.numpy(), atol=TOLERANCE)
 
 
 HEADS = {
