@@ -22,6 +22,7 @@ __all__ = ["CURVED", "MOVES", "SAME", "STEPS", "At"]
 SAME = ("Identity", "Dropout", "Cast", "QuantizeLinear", "DequantizeLinear")
 """Give what they are given; of a quantizer's rounding the slope is taken to be 1 (the straight-through estimator)."""
 MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
+_FIRST_WITH_SUMS = 16  # opset, of ScatterElements
 
 
 class At(NamedTuple):
@@ -31,6 +32,7 @@ class At(NamedTuple):
     gradient: str
     name: str
     shapes: Mapping[str, tuple[int, ...]]
+    opset: int
     adder: Adder
 
 
@@ -45,6 +47,15 @@ def _moved(at: At) -> str:
 def _turned(at: At) -> str:
     order = attribute(at.node, "perm", [])
     return at.adder.node("Transpose", [at.gradient], perm=[order.index(i) for i in range(len(order))])
+
+
+def _gathered(at: At) -> str:
+    """Of a list of numbers: to each place what its readers give. PyTorch writes ``flatten`` so after ``permute``."""
+    if len(at.shapes.get(at.name, ())) != 1 or any(attribute(at.node, "axis", [0])) or at.opset < _FIRST_WITH_SUMS:
+        raise Left(f"the Gather {at.node.name} stands between its last feature map and its outputs")
+    zeros = at.adder.node("Mul", [at.adder.floats(at.name), at.adder.number(0)])
+    places, given = (at.adder.reshape(one, -1) for one in (at.node.input[1], at.gradient))
+    return at.adder.node("ScatterElements", [zeros, places, given], axis=0, reduction="add")
 
 
 def _gemm(at: At) -> str:
@@ -156,6 +167,7 @@ STEPS: dict[str, Callable[[At], str]] = {
     **dict.fromkeys(SAME, _same),
     **dict.fromkeys(MOVES, _moved),
     "Transpose": _turned,
+    "Gather": _gathered,
     "Gemm": _gemm,
     "MatMul": _matmul,
     "Add": _added,

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from edgeport_export.graph.adder import Adder
 from edgeport_export.graph.head import find_features, gradient_of_head
 from edgeport_export.graph.index import check_graph, remove_unused, sort_nodes
+from edgeport_export.graph.onnx_file import opset_of
 from edgeport_export.graph.outcome import Left
 from edgeport_export.graph.rollout import roll_out
 from edgeport_export.graph.shapes import infer_shapes
@@ -64,7 +65,7 @@ def add_evidence(model: onnx.ModelProto) -> Found:
     num_outputs = graph.output[0].type.tensor_type.shape.dim[1].dim_value
     adder = Adder(graph)
     try:
-        gradient = gradient_of_head(graph, shapes, SEED_NAME, adder)
+        gradient = gradient_of_head(graph, shapes, SEED_NAME, opset_of(model), adder)
     except Left as no_map:
         adder = Adder(graph)
         try:

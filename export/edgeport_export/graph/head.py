@@ -84,7 +84,7 @@ def find_features(graph: onnx.GraphProto) -> str:
 
 
 def gradient_of_head(
-    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], seed: str, adder: Adder
+    graph: onnx.GraphProto, shapes: Mapping[str, tuple[int, ...]], seed: str, opset: int, adder: Adder
 ) -> Gradient:
     """Add the gradient of ``sum_k seed_k output_k`` with respect to the last feature map.
 
@@ -95,6 +95,7 @@ def gradient_of_head(
         graph: left as it is; what is added goes to ``adder``.
         shapes: of its values, for one image.
         seed: name of the value (B, K) float32.
+        opset: of the graph.
         adder: takes the nodes.
 
     Raises:
@@ -120,7 +121,7 @@ def gradient_of_head(
         if step is None:
             raise Left(f"the {node.op_type} {node.name} stands between its last feature map and its outputs")
         name = _data_input(node, index)
-        gradient = step(At(node, gradient, name, shapes, adder))
+        gradient = step(At(node, gradient, name, shapes, opset, adder))
         is_linear = is_linear and node.op_type not in CURVED
     raise Left("no feature map is pooled or flattened before its outputs")
 

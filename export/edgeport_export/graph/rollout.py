@@ -108,7 +108,8 @@ def _is_summed(name: str, index: GraphIndex) -> bool:
     for node in index.consumers(name):
         if node.op_type == "MatMul" and node.input[0] == name:
             return True
-        if node.op_type in ("Cast", "Dropout", "Identity", "QuantizeLinear", "DequantizeLinear"):
+        # Where: PyTorch puts 0 where a row is masked as a whole.
+        if node.op_type in ("Cast", "Dropout", "Identity", "QuantizeLinear", "DequantizeLinear", "Where"):
             return _is_summed(node.output[0], index)
     return False
 

@@ -36,7 +36,8 @@ class EvidenceSession(_SideSession):
     def _find_ends(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         names = [one.name for one in inputs]
-        is_known = len(outputs) == 2 and outputs[0].name in OUTPUTS and outputs[1].name == EVIDENCE_NAME
+        is_known = [one.name for one in outputs[1:]] == [EVIDENCE_NAME] and outputs[0].name in OUTPUTS
+        is_known = is_known and len(outputs[1].shape) == 3
         if names not in ([INPUT_NAME], [INPUT_NAME, SEED_NAME]) or not is_known:
             raise ManifestError(f"{self.path} has no image as its input, or no outputs and {EVIDENCE_NAME} after it")
         self.input_shape, self.output_shape = inputs[0].shape, outputs[0].shape

@@ -17,6 +17,7 @@ _COLOURS = ((20, 10, 60), (95, 25, 125), (185, 45, 110), (240, 105, 60), (250, 1
 _MIN_SIDE = 256  # smaller photos are enlarged, or nothing could be read
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 _MARGIN, _BAR = 12, 16
+_MAX_LETTERS = 60
 
 
 def enlarged(photo: Image.Image) -> Image.Image:
@@ -54,23 +55,30 @@ def _coloured(part: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _frame(picture: Image.Image, lines: tuple[str, ...], ends: tuple[str, str]) -> Image.Image:
-    size = min(24, max(12, picture.height // 20))
-    font = ImageFont.load_default(size if features.check("freetype2") else None)
+    can_scale = features.check("freetype2")
+    font = ImageFont.load_default(min(24, max(12, picture.height // 20)) if can_scale else None)
+    lines = tuple(_plain(text, is_latin=not can_scale) for text in lines)
     measure = ImageDraw.Draw(picture)
     boxes = [measure.textbbox((0, 0), text, font=font) for text in (*lines, *ends)]
     line = max(int(box[3]) for box in boxes) + 4
     beside = max(_BAR, *(int(box[2]) for box in boxes[len(lines) :]))
     width = max(picture.width + 3 * _MARGIN + beside, *(int(box[2]) + 2 * _MARGIN for box in boxes[: len(lines)]))
-    top = _MARGIN + len(lines) * line
-    page = Image.new("RGB", (width, top + picture.height + _MARGIN), _PAPER)
+    top, height = _MARGIN + len(lines) * line, max(picture.height, 4 * line)
+    page = Image.new("RGB", (width, top + height + _MARGIN), _PAPER)
     pen = ImageDraw.Draw(page)
     for i, text in enumerate(lines):
         pen.text((_MARGIN, _MARGIN // 2 + i * line), text, fill=_INK, font=font)
     page.paste(picture, (_MARGIN, top))
     left = picture.width + 2 * _MARGIN
-    height = max(1, picture.height - 2 * line)
-    bar = _coloured(np.linspace(1, 0, height, dtype=np.float32)[:, np.newaxis].repeat(_BAR, 1))
+    bar = _coloured(np.linspace(1, 0, height - 2 * line, dtype=np.float32)[:, np.newaxis].repeat(_BAR, 1))
     page.paste(Image.fromarray(bar.round().astype(np.uint8)), (left, top + line))
     pen.text((left, top), ends[0], fill=_INK, font=font)
-    pen.text((left, top + picture.height - line), ends[1], fill=_INK, font=font)
+    pen.text((left, top + height - line), ends[1], fill=_INK, font=font)
     return page
+
+
+def _plain(text: str, *, is_latin: bool) -> str:
+    """One short line: a label may be as long as its author likes."""
+    text = " ".join(text.split())
+    text = text if len(text) <= _MAX_LETTERS else f"{text[: _MAX_LETTERS - 3]}..."
+    return text.encode("latin-1", "replace").decode("latin-1") if is_latin else text

@@ -44,6 +44,9 @@ class Net(nn.Module):
             return self.head(a.mean((2, 3)))
         if self.pool == "last":  # the channels last, as in Swin
             return self.head(a.permute(0, 2, 3, 1).mean((1, 2)))
+        if self.pool == "strided":  # of torchvision's Swin, which becomes a Gather
+            turned = nn.functional.layer_norm(a.permute(0, 2, 3, 1), (6,)).permute(0, 3, 1, 2)
+            return self.head(nn.functional.adaptive_avg_pool2d(turned, 1).flatten(1))
         if self.pool == "keep":  # a head of convolutions, as in MobileNetV3
             return self.head(nn.functional.adaptive_avg_pool2d(a, 1)).flatten(1)
         return self.head(a.flatten(1))
@@ -104,6 +107,19 @@ def test_a_map_of_a_linear_head_is_the_class_activation_map(pool: str, tmp_path:
     np.testing.assert_allclose(maps, expected.numpy(), atol=TOLERANCE)
     bias = module.head.bias.detach().numpy()[[0, 3, 3]]
     np.testing.assert_allclose(maps.mean((1, 2)) + bias, logits[[0, 1, 2], [0, 3, 3]], atol=TOLERANCE)
+
+
+def test_a_flatten_that_becomes_a_gather(tmp_path: Path) -> None:
+    torch.manual_seed(8)
+    module = Net(nn.Linear(6, NUM_CLASSES), pool="strided").eval()
+    model = simplified(module, tmp_path)
+    assert any(node.op_type == "Gather" for node in model.graph.node)
+    assert add_evidence(model) == ("cam", (6, 6))
+    _, maps = run(model, image=inputs(), seed=seeds(0, 3, 3))
+    with torch.no_grad():
+        normed = nn.functional.layer_norm(module.body(torch.from_numpy(inputs())).permute(0, 2, 3, 1), (6,))
+        expected = torch.einsum("bc,bhwc->bhw", module.head.weight[[0, 3, 3]], normed)
+    np.testing.assert_allclose(maps, expected.numpy(), atol=TOLERANCE)
 
 
 HEADS = {
@@ -176,6 +192,48 @@ def test_the_map_of_probabilities_is_that_of_the_logits(tmp_path: Path) -> None:
     add_evidence(with_softmax)
     feeds = {"image": inputs(), "seed": seeds(1, 2, 3)}
     np.testing.assert_allclose(run(with_softmax, **feeds)[1], run(plain, **feeds)[1], atol=TOLERANCE)
+
+
+class TinyViT(nn.Module):
+    """Two layers of PyTorch's fused attention over 16 patches, and a class token unless they are averaged."""
+
+    def __init__(self, *, has_token: bool, has_mask: bool) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(1, 8, 8, stride=8)
+        self.token = nn.Parameter(torch.randn(1, 1, 8)) if has_token else None
+        self.qkv = nn.ModuleList(nn.Linear(8, 24) for _ in range(2))
+        self.head = nn.Linear(8, NUM_CLASSES)
+        self.has_mask = has_mask
+        self.weights: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        t = self.patches(x).flatten(2).transpose(1, 2)
+        if self.token is not None:
+            t = torch.cat([self.token.expand(t.shape[0], -1, -1), t], dim=1)
+        for layer in self.qkv:
+            q, k, v = (one.unflatten(2, (2, 4)).transpose(1, 2) for one in layer(t).chunk(3, dim=2))
+            mask = torch.ones(t.shape[1], t.shape[1], dtype=torch.bool) if self.has_mask else None
+            out = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            if not torch.compiler.is_compiling():
+                self.weights.append((q @ k.transpose(2, 3) / 2).softmax(-1).mean(1))
+            t = t + out.transpose(1, 2).flatten(2)
+        return self.head(t.mean(1) if self.token is None else t[:, 0])
+
+
+@pytest.mark.parametrize(("has_token", "has_mask", "opset"), [(True, True, 20), (False, False, 20), (True, False, 23)])
+def test_fused_attention_is_rolled_out(has_token: bool, has_mask: bool, opset: int, tmp_path: Path) -> None:
+    torch.manual_seed(7)
+    module = TinyViT(has_token=has_token, has_mask=has_mask).eval()
+    model = simplified(module, tmp_path, opset=opset)
+    assert add_evidence(model) == ("attention-rollout", (4, 4))
+    _, maps = run(model, image=inputs())
+    module.weights.clear()
+    module(torch.from_numpy(inputs()))
+    flow = torch.eye(17 if has_token else 16).repeat(3, 1, 1)
+    for weights in module.weights:
+        flow = 0.5 * (weights + torch.eye(weights.shape[-1])) @ flow
+    row = flow[:, 0, 1:] if has_token else flow.mean(1)
+    np.testing.assert_allclose(maps, row.reshape(-1, 4, 4).detach().numpy(), atol=TOLERANCE)
 
 
 def test_what_has_no_map_tells_why(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def _truncated(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]
     return int(height * factor + 1e-9), int(width * factor + 1e-9)
 
 
-@pytest.mark.parametrize(("name", "wrong"), [("_padded", _left_in_excess), ("_resized_sides", _truncated)])
+@pytest.mark.parametrize(("name", "wrong"), [("_padded", _left_in_excess), ("resized_sides", _truncated)])
 @pytest.mark.parametrize("values", GEOMETRIES[2:4])
 def test_another_letterbox_is_found(
     name: str, wrong: Any, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -134,8 +134,8 @@ def test_another_letterbox_is_found(
 
 
 def test_exchanged_sides_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = preprocess._resized_sides
-    monkeypatch.setattr(preprocess, "_resized_sides", lambda height, width, spec: own(height, width, spec)[::-1])
+    own = preprocess.resized_sides
+    monkeypatch.setattr(preprocess, "resized_sides", lambda height, width, spec: own(height, width, spec)[::-1])
     spec = make_spec(**GEOMETRIES[1])
     with pytest.raises(ParityError, match="the step resize departs"):
         _confirm_probes(spec)

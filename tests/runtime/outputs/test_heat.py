@@ -11,7 +11,7 @@ from PIL import Image
 
 from contracts import make_contract
 from edgeport_runtime.errors import InputError
-from edgeport_runtime.outputs.heat import chosen_class, heatmap_of, occlude, place_input, scores_of, seed_of
+from edgeport_runtime.outputs.heat import chosen_class, heatmap_of, occlude, place_input, scores_of
 from edgeport_runtime.outputs.predictions import Prediction
 from edgeport_runtime.outputs.tasks import probabilities
 from edgeport_runtime.pixels.decode import load_image
@@ -102,6 +102,16 @@ def test_a_photo_is_kept_small_enough_to_draw_on() -> None:
     assert max(heat.overlay().size) < 1200
 
 
+@pytest.mark.parametrize("size", [(1024, 1), (1, 1024), (3, 3)])
+def test_any_photo_and_label_can_be_drawn(size: tuple[int, int]) -> None:
+    chosen = Prediction(0, "\u732b\n" * 1000, 0.5, True)
+    contract = make_contract(preprocess=spec_of(resize="exact"))
+    values = np.ones((7, 7), np.float32)  # one value everywhere
+    picture = heatmap_of(values, "cam", chosen, Image.new("RGB", size), contract).overlay()
+    assert max(picture.size) < 2000
+    assert picture.height > 80
+
+
 def test_occlusion_finds_the_place_that_counts() -> None:
     x_CHW = np.random.default_rng(0).standard_normal((3, 28, 28)).astype(np.float32)
     x_CHW[:, 20:24, 4:8] += 5
@@ -128,8 +138,8 @@ def test_scores_are_log_odds(task: Task, output: str, index: int) -> None:
     outputs_BK = np.random.default_rng(0).standard_normal((4, contract.num_outputs)).astype(np.float32)
     if output == "probabilities":
         outputs_BK = 1 / (1 + np.exp(-outputs_BK))
-    p_B = probabilities(outputs_BK, contract) @ seed_of(index, contract)[0]
-    p_B = p_B + 1 if p_B.max() < 0 else p_B  # of the first class of two
+    p_BK = probabilities(outputs_BK, contract)
+    p_B = p_BK[:, index] if task != "binary" else p_BK[:, 0] if index == 1 else 1 - p_BK[:, 0]
     np.testing.assert_allclose(scores_of(outputs_BK, index, contract), np.log(p_B / (1 - p_B)), atol=1e-5)
 
 
