@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 from edgeport_export.quantize.histogram import METHODS, Method
@@ -16,8 +17,6 @@ from edgeport_runtime.pixels.depth import MAX_BITS, MIN_BITS
 from edgeport_runtime.pixels.preprocess import sides_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from edgeport_models import ModelSpec
     from edgeport_runtime.engine.foreign import Layout
     from edgeport_runtime.pixels.preprocess import Color, Interpolation, Resize, Scale, Size
@@ -364,6 +363,11 @@ def find_spec(name: str) -> ModelSpec:
     if spec is None:
         if name.endswith(".py"):
             raise InputError(f"{name!r} names no factory; give {name}:NAME, a function that returns your network")
+        if Path(name).is_dir():
+            raise InputError(
+                f"{name} is a folder; hf:{name} exports a network of transformers or timm that was saved in it, and "
+                "run-model runs a bundle"
+            )
         closest = difflib.get_close_matches(name.lower(), ARCHITECTURES, n=3, cutoff=0.4)
         hint = f"closest: {', '.join(closest)}; " if closest else ""
         raise InputError(

@@ -26,6 +26,7 @@ ALTERED: dict[str, dict[str, Any]] = {
     "an encoder": {"architectures": ["ViTModel"]},
     "of another type": {"model_type": "nonsense"},
     "of nothing": {"architectures": None},
+    "without a description": {},
     "of colours": {"model_type": "imagegpt", "architectures": ["ImageGPTForImageClassification"]},
     "of another size": {"hidden_size": 48},
     "of more layers": {"num_hidden_layers": 3},
@@ -61,6 +62,8 @@ def main(folder: Path) -> None:
         shutil.copytree(folder / "vit", copy)
         document = json.loads((copy / "config.json").read_text()) | changes
         (copy / "config.json").write_text(json.dumps(document))
+        if not changes:
+            (copy / "config.json").unlink()
         try:
             find_subject(ExportConfig(architecture=f"hf:{copy}", output=folder / "unused"))
         except EdgeportError as error:

@@ -105,9 +105,11 @@ def test_a_size_the_architecture_cannot_take_is_refused() -> None:
         resolve(_config("lenet5", image_size=(32, 15)))
 
 
-def test_unknown_architecture_lists_the_closest() -> None:
+def test_unknown_architecture_lists_the_closest(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown architecture 'resnet19'; closest: resnet"):
         find_spec("resnet19")
+    with pytest.raises(InputError, match=f"{tmp_path} is a folder; hf:{tmp_path} exports a network of transformers"):
+        find_spec(str(tmp_path))
     with pytest.raises(InputError, match="unknown architecture 'zzz'; export-model --list shows all"):
         find_spec("zzz")
 

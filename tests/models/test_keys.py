@@ -58,7 +58,9 @@ def test_what_fits_as_it_is_is_preferred() -> None:
     """A student with the keys of the teacher that stands beside it under a prefix."""
     module = nn.Linear(2, 2)
     own, other = ({key: torch.rand_like(v) for key, v in module.state_dict().items()} for _ in range(2))
-    with pytest.raises(WeightsError, match=r"Unexpected key\(s\) in state_dict: \"model\.weight\", \"model\.bias\""):
+    with pytest.raises(
+        WeightsError, match=r"2 unexpected, .*\n  unexpected: model.weight .*\n  unexpected: model.bias"
+    ):
         _fit(nn.Linear(2, 2), own | _under("model.", other))
     matched = match_keys(own | _under("model.", other), list(own), source="w.pth")
     assert all(torch.equal(matched.state[key], value) for key, value in own.items())
@@ -100,10 +102,20 @@ def test_what_training_had_is_left_out_and_told(name: str, kind: str, prefix: st
 
 def test_other_foreign_keys_are_refused_and_listed() -> None:
     given = _under("model.", dict(_net().state_dict()))
-    with pytest.raises(
-        WeightsError, match=r"w\.pth do not fit own\.py:make: (?s:.*)Unexpected key.*\"projector\.bias\""
-    ):
+    told = r"w\.pth do not fit own\.py:make: 0 keys missing, 1 unexpected, .*\n  unexpected: projector\.bias"
+    with pytest.raises(WeightsError, match=told):
         _fit(_net(), given | {"projector.bias": torch.ones(2), "criterion.weight": torch.ones(2)})
+
+
+def test_weights_of_another_network_are_counted_and_the_first_listed() -> None:
+    given = {f"features.{i}.weight": torch.ones(2) for i in range(100)} | {"3.weight": torch.ones(7, 4)}
+    with pytest.raises(WeightsError) as caught:
+        _fit(_net(), given)
+    first, *lines = str(caught.value).splitlines()
+    assert first.endswith("do not fit own.py:make: 7 keys missing, 100 unexpected, 1 of another shape")
+    assert lines[0] == "  other shape: 3.weight is (7, 4), the model has (2, 4)"
+    assert len(lines) == 21
+    assert max(map(len, lines)) < 100
 
 
 def test_two_networks_under_names_of_no_wrapper_are_refused() -> None:

@@ -88,7 +88,7 @@ def notes_on_ports(ports: Ports, told: dict[str, dict[str, Any]], *, is_half: bo
         notes.append(f"the output {ports.output_name} is exported; left out: {', '.join(ports.other_outputs)}")
     if ports.dtype is np.uint8:
         notes.append("the input is pixels as uint8: the file holds its own normalization")
-    elif not any({"mean", "std"} & set(place) for key, place in told.items() if key != ARCHITECTURE):
+    elif not any({"mean", "std", "scale"} & set(place) for key, place in told.items() if key != ARCHITECTURE):
         notes.append(
             "nothing tells how pixels become the input, which are divided by 255 and no more; give --mean, --std and "
             "--scale as in training"

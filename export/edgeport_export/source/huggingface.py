@@ -190,6 +190,8 @@ def _classifier_in(document: Mapping[str, Any], source: Source, library: _Librar
     """The library's class that ``config.json`` names, which must be one for images."""
     where = f"{CONFIG} of {source.name}"
     model_type, named = document.get("model_type"), document.get("architectures")
+    if not document:
+        raise WeightsError(f"{source.name} has no {CONFIG} that names the network; give what save_pretrained wrote")
     if not isinstance(model_type, str) or not isinstance(named, list) or len(named) != 1:
         raise WeightsError(f"{where} does not say what it describes, by model_type and architectures; give them there")
     known = library.classifiers.get(model_type, ())

@@ -151,7 +151,7 @@ def _import(library: str) -> ModuleType:
 def _refuse_name(library: str, name: str) -> NoReturn:
     closest = difflib.get_close_matches(name, known_names(library), n=3, cutoff=0.4)
     hint = f"closest: {', '.join(f'{library}:{found}' for found in closest)}; " if closest else ""
-    raise InputError(f"{library} has no network {name!r}; {hint}export-model --list {library} shows all")
+    raise InputError(f"{library} has no image classifier {name!r}; {hint}export-model --list {library} shows all")
 
 
 def _version(library: str) -> str:

@@ -47,20 +47,11 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
     wanted = {key: value for key, value in module.state_dict().items() if not key.endswith(COUNTER_SUFFIX)}
     dropped = [key for key in state if key.startswith(spec.training_only) and key not in wanted]
     given = {k: v for k, v in state.items() if not k.endswith(COUNTER_SUFFIX) and k not in dropped}
-    missing = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
-    unexpected = [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
-    reshaped = [
-        f"other shape: {key} is {tuple(given[key].shape)}, the model has {tuple(wanted[key].shape)}"
-        for key in wanted
-        if key in given and given[key].shape != wanted[key].shape
-    ]
-    if missing or unexpected or reshaped:
-        fitting = _architectures_with(given)
-        hint = f"; these keys are those of {', '.join(fitting)}" if fitting and (missing or unexpected) else ""
-        counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
-        raise WeightsError(
-            f"weights {source} do not fit {spec.name}: {counts}{hint}{_listed([*reshaped, *missing, *unexpected])}"
-        )
+    is_equal = given.keys() == wanted.keys()
+    if not is_equal or _reshaped(given, wanted):
+        fitting = () if is_equal else _architectures_with(given)
+        hint = f"; these keys are those of {', '.join(fitting)}" if fitting else ""
+        raise WeightsError(f"weights {source} do not fit {spec.name}: {_differences(given, wanted, hint=hint)}")
     coded = [
         f"{key} ({str(given[key].dtype).removeprefix('torch.')})"
         for key in wanted
@@ -109,12 +100,27 @@ def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, 
     check_numbers({key: value for key, value in matched.items() if key in wanted}, source=source)
     try:
         module.load_state_dict(matched, strict=True)
-    except RuntimeError as error:  # lists each key that is missing, unexpected, or of another shape
-        first, *others = str(error).splitlines()
-        raise WeightsError(
-            f"weights {source} do not fit {name}: {first}{_listed([line.strip() for line in others])}"
-        ) from None
+    except RuntimeError as error:  # in its own lines, each with all keys of a kind
+        told = _differences(matched, wanted) if matched.keys() != wanted.keys() or _reshaped(matched, wanted) else error
+        raise WeightsError(f"weights {source} do not fit {name}: {told}") from None
     return note
+
+
+def _differences(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor], *, hint: str = "") -> str:
+    """How many keys differ, and the first of them, a line each."""
+    given, wanted = ({k: v for k, v in d.items() if not k.endswith(COUNTER_SUFFIX)} for d in (given, wanted))
+    missing = [f"missing: {key} {tuple(wanted[key].shape)}" for key in wanted if key not in given]
+    unexpected = [f"unexpected: {key} {tuple(given[key].shape)}" for key in given if key not in wanted]
+    reshaped = [
+        f"other shape: {key} is {tuple(given[key].shape)}, the model has {tuple(wanted[key].shape)}"
+        for key in _reshaped(given, wanted)
+    ]
+    counts = f"{len(missing)} keys missing, {len(unexpected)} unexpected, {len(reshaped)} of another shape"
+    return f"{counts}{hint}{_listed([*reshaped, *missing, *unexpected])}"
+
+
+def _reshaped(given: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]) -> list[str]:
+    return [key for key in wanted if key in given and given[key].shape != wanted[key].shape]
 
 
 def _listed(lines: list[str]) -> str:

@@ -497,6 +497,14 @@ def test_weights_outside_of_the_folder_are_not_read(location: str, message: str,
         _export(alter(write_net(folder / "net.onnx"), move))
 
 
+def test_a_scale_tells_how_pixels_become_the_input(tmp_path: Path) -> None:
+    file = write_net(tmp_path / "net.onnx")
+    told = "nothing tells how pixels become the input"
+    for options, is_said in (({}, True), ({"scale": "byte"}, False)):
+        config = ExportConfig(architecture=str(file), output=tmp_path / "bundle", **options)
+        assert any(told in note for note in find_given(config).notes) == is_said
+
+
 def test_a_file_that_edgeport_wrote_is_not_described_anew(tmp_path: Path) -> None:
     bundle = _export(write_net(tmp_path / "net.onnx"), mean=(0.5,) * 3).path
     with pytest.raises(EdgeportError, match=r"model\.fp32\.onnx was written by EdgePort, and its input would"):

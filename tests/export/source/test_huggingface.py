@@ -71,6 +71,7 @@ def test_what_is_not_such_a_network_is_refused(networks: Path) -> None:
         "an encoder": "architectures is 'ViTModel', which is no image classifier of transformers",
         "of another type": "no image classifier of transformers (model_type 'nonsense')",
         "of nothing": "config.json of",
+        "without a description": "has no config.json that names the network; give what save_pretrained wrote",
         "of colours": "takes numbers of colours in place of images",
         "of another size": "do not fit ViTForImageClassification: of another shape: ",
         "of more layers": "do not fit ViTForImageClassification: missing: ",

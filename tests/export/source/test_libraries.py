@@ -79,7 +79,7 @@ def test_options_of_ours_alone_are_refused() -> None:
 @pytest.mark.parametrize(
     ("argv", "told"),
     [
-        (["timm:resnt18"], "timm has no network 'resnt18'; closest: timm:resnet18"),
+        (["timm:resnt18"], "timm has no image classifier 'resnt18'; closest: timm:resnet18"),
         (["timm:resnet18.no"], "timm:resnet18 has no weights 'no'; it has "),
         (["torchvision:resnet50.V3"], "torchvision:resnet50 has no weights 'V3'; it has IMAGENET1K_V1, IMAGENET1K_V2"),
         (["torchvision:alexnet", "--channels", "1"], "torchvision:alexnet takes 3 channels, not 1"),
