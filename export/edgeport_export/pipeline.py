@@ -180,7 +180,7 @@ def export(
         _write_measurements(bundle, measured, seconds=seconds, traced=models.traced)
         notes = [*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more]
         progress.stage("report")
-        missing = write_report(
+        report = write_report(
             bundle,
             manifest,
             config,
@@ -190,8 +190,8 @@ def export(
             seconds=seconds,
             is_module=module is not None,
         )
-        notes += [] if missing is None else [missing]
-        write_card(bundle, manifest, measured, is_synthetic=config.golden is None)
+        notes += [] if report.missing is None else [report.missing]
+        write_card(bundle, manifest, measured, accuracy=report.accuracy, is_synthetic=config.golden is None)
         place(bundle, target, force=config.force)
     return ExportResult(
         path=target, manifest=manifest, parity=chain.report, made=made, measured=measured, notes=tuple(notes)

@@ -23,25 +23,34 @@ __all__ = ["CARD_NAME", "write_card"]
 
 CARD_NAME = "README.md"
 _REPORT_NAME = "report.html"
+_KINDS = {"top1": "accuracy", "accuracy": "accuracy", "macro_f1": "f1"}  # as the hub calls them
 _MAX_LABELS = 20
 
 
-def write_card(bundle: Path, manifest: Manifest, measured: Mapping[str, Any], *, is_synthetic: bool) -> None:
+def write_card(
+    bundle: Path,
+    manifest: Manifest,
+    measured: Mapping[str, Any],
+    *,
+    accuracy: Mapping[str, Mapping[str, Any]],
+    is_synthetic: bool,
+) -> None:
     """Write the card of a bundle.
 
     Args:
         bundle: the folder, with all else in it: a report is linked to if it is there.
         manifest: of the bundle.
         measured: latencies of the variants, as in ``measurements.json``.
+        accuracy: of the variants, on labelled images; as of :class:`~edgeport_export.bundle.report.Written`.
         is_synthetic: the golden images are EdgePort's own.
     """
     name = str(manifest.architecture["name"])
-    header = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in _header(manifest).items()]
+    header = [f"{key}: {json.dumps(value, ensure_ascii=False)}" for key, value in _header(manifest, accuracy).items()]
     sections = {
         "Run": _run(),
         "Input and output": _contract(manifest.contract),
-        "Measured": _measured(manifest, measured, has_report=(bundle / _REPORT_NAME).is_file()),
-        "Not tested": [f"- {line}" for line in _untested(manifest, is_synthetic=is_synthetic)],
+        "Measured": _measured(manifest, measured, accuracy, has_report=(bundle / _REPORT_NAME).is_file()),
+        "Not tested": [f"- {line}" for line in _untested(manifest, accuracy, is_synthetic=is_synthetic)],
         "Intended use": _intended(manifest),
         "Provenance": _provenance(manifest),
     }
@@ -51,7 +60,7 @@ def write_card(bundle: Path, manifest: Manifest, measured: Mapping[str, Any], *,
     (bundle / CARD_NAME).write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
-def _header(manifest: Manifest) -> dict[str, Any]:
+def _header(manifest: Manifest, accuracy: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Each value is JSON, which YAML holds."""
     name, weights = str(manifest.architecture["name"]), manifest.weights
     kinds = [v.name for v in manifest.variants if v.quantization is not None]
@@ -62,14 +71,23 @@ def _header(manifest: Manifest) -> dict[str, Any]:
     }
     if weights["source"] == "hub":
         header["base_model"] = weights["repository"]
-    if results := _results(manifest):
+    if results := _results(manifest, accuracy):
         header["model-index"] = [{"name": name, "results": results}]
     return header
 
 
-def _results(manifest: Manifest) -> list[dict[str, Any]]:
+def _results(manifest: Manifest, accuracy: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
     """What was measured on labelled images, or else on how many images a quantized variant decides as before."""
     results = []
+    task = {"type": "image-classification", "name": "Image classification"}
+    if accuracy:
+        metrics = [
+            {"type": _KINDS[one["metric"]], "name": f"{one['metric']}, {name}", "value": round(one["value"], 6)}
+            for name, one in accuracy.items()
+        ]
+        num_images = next(iter(accuracy.values()))["num_images"]
+        dataset = {"type": "imagefolder", "name": f"{num_images} labelled images of the exporter's"}
+        return [{"task": task, "dataset": dataset, "metrics": metrics}]
     for variant in manifest.variants:
         drop, agreement = ((variant.quantization or {}).get(key) for key in ("drop", "agreement"))
         if drop and drop["float_score"] is not None:
@@ -92,7 +110,6 @@ def _results(manifest: Manifest) -> list[dict[str, Any]]:
             dataset = {"type": "imagefolder", "name": f"{agreement['num_images']} images of the exporter's"}
         else:
             continue
-        task = {"type": "image-classification", "name": "Image classification"}
         results.append({"task": task, "dataset": dataset, "metrics": metrics})
     return results
 
@@ -140,7 +157,9 @@ def _contract(contract: Contract) -> list[str]:
     return [*lines, f"- Input: {describe_input(contract)}"]
 
 
-def _measured(manifest: Manifest, measured: Mapping[str, Any], *, has_report: bool) -> list[str]:
+def _measured(
+    manifest: Manifest, measured: Mapping[str, Any], accuracy: Mapping[str, Mapping[str, Any]], *, has_report: bool
+) -> list[str]:
     """A row for each variant, and what of its figures comes from where."""
     stages = {str(stage["stage"]): stage for stage in manifest.parity}
     rows = [_row(variant, stages.get(f"runtime {variant.name}", {}), measured) for variant in manifest.variants]
@@ -153,6 +172,13 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any], *, has_report: bo
         f"Distance is the relative L2 of the outputs for the golden images, from their bytes. Times are medians on "
         f"{machine['num_cpus']} processors of {machine['cpu']} ({machine['system']}).",
     ]
+    for name, one in accuracy.items():
+        value = f"{one['value']:.1%}" if one["interval"] else f"{one['value']:.3f}"
+        interval = " (95% interval {:.1%} to {:.1%})".format(*one["interval"]) if one["interval"] else ""
+        lines += [
+            "",
+            f"{name}: {_plain_metric(one['metric'])} {value} on {one['num_images']} labelled images{interval}.",
+        ]
     for variant in manifest.variants:
         drop = (variant.quantization or {}).get("drop")
         if drop:
@@ -166,6 +192,10 @@ def _measured(manifest: Manifest, measured: Mapping[str, Any], *, has_report: bo
     if has_report:
         lines += ["", f"All of it, with plots: [{_REPORT_NAME}]({_REPORT_NAME})."]
     return lines
+
+
+def _plain_metric(metric: str) -> str:
+    return {"top1": "top-1", "macro_f1": "macro F1"}.get(metric, metric)
 
 
 def _row(variant: Variant, stage: Mapping[str, Any], measured: Mapping[str, Any]) -> str:
@@ -188,14 +218,14 @@ def _row(variant: Variant, stage: Mapping[str, Any], measured: Mapping[str, Any]
     return f"| {' | '.join(cells)} |"
 
 
-def _untested(manifest: Manifest, *, is_synthetic: bool) -> list[str]:
+def _untested(manifest: Manifest, accuracy: Mapping[str, Mapping[str, Any]], *, is_synthetic: bool) -> list[str]:
     lines = []
     if manifest.weights["source"] == "random":
         lines.append("The weights are random: what it predicts means nothing, and the comparison is of arithmetic.")
     if is_synthetic:
         lines.append("The golden images are synthetic: real photos were not compared.")
     details = [variant.quantization or {} for variant in manifest.variants]
-    if not any(one.get("drop") and one["drop"]["float_score"] is not None for one in details):
+    if not accuracy and not any(one.get("drop") and one["drop"]["float_score"] is not None for one in details):
         lines.append("No labelled images were given: how often it is right was not measured.")
     lines.append("Other devices than the one above: `run-model verify` tells on each.")
     return lines

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from edgeport_export.bundle.layers import layers_in
 from edgeport_export.bundle.write import write_json
@@ -29,10 +29,22 @@ if TYPE_CHECKING:
     from edgeport_export.variants import Made
     from edgeport_runtime.bundle.manifest import Manifest
 
-__all__ = ["command_of", "write_report"]
+__all__ = ["Written", "command_of", "write_report"]
 
 _OMITTED = ("architecture", "output", "force")
 _WITH_COMMAS = ("quantize", "target")
+
+
+class Written(NamedTuple):
+    """A report.
+
+    Attributes:
+        accuracy: by variant, ``metric``, ``value``, ``interval`` and ``num_images``; empty without labelled images.
+        missing: why there is no page, or None if there is one.
+    """
+
+    accuracy: dict[str, dict[str, Any]]
+    missing: str | None
 
 
 def write_report(
@@ -45,7 +57,7 @@ def write_report(
     notes: Sequence[str],
     seconds: float,
     is_module: bool,
-) -> str | None:
+) -> Written:
     """Write ``report.json``, and ``report.html`` where altair and vl-convert are installed.
 
     Args:
@@ -57,9 +69,6 @@ def write_report(
         notes: what the export tells its user.
         seconds: that the export took.
         is_module: a module of the user's own was passed from Python.
-
-    Returns:
-        Why there is no page, or None if there is one.
     """
     record = ExportRecord(
         golden="synthetic" if config.golden is None else "images",
@@ -79,12 +88,18 @@ def write_report(
         bundle, manifest, record, findings, name=config.output.resolve().name, has_thumbnails=config.thumbnails
     )
     write_json(bundle / REPORT_NAME, document)
+    num_images = document["images"]["num_images"]
+    accuracy = {
+        variant["name"]: {**variant["accuracy"], "num_images": num_images}
+        for variant in document["variants"]
+        if variant["accuracy"] is not None
+    }
     try:
         page = bundle_page(document)
     except InputError as error:
-        return f"no {PAGE_NAME}: {error}"
+        return Written(accuracy, f"no {PAGE_NAME}: {error}")
     (bundle / PAGE_NAME).write_text(page, encoding="utf-8")
-    return None
+    return Written(accuracy, None)
 
 
 def command_of(config: ExportConfig, *, is_module: bool) -> str:

@@ -46,7 +46,7 @@ def test_the_card_of_an_export(resnet20: ExportResult) -> None:
     row = next(line for line in text.splitlines() if line.startswith("| fp32 |"))
     assert f"| {stage['relative_l2']:.1e} | 8 of 8 golden images |" in row
     assert f"| {resnet20.measured['fp32']['latency_ms']:.3f} ms (batch 1) |" in row
-    assert "](report.html)" not in text
+    assert "[report.html](report.html)" in text
 
 
 def test_random_weights_and_synthetic_images_are_told(lenet5: ExportResult) -> None:
@@ -57,7 +57,7 @@ def test_random_weights_and_synthetic_images_are_told(lenet5: ExportResult) -> N
 
 def test_what_was_measured_on_labelled_images_is_in_the_header(resnet20: ExportResult, tmp_path: Path) -> None:
     (tmp_path / "report.html").touch()
-    write_card(tmp_path, _quantized(resnet20, drop=DROP), resnet20.measured, is_synthetic=False)
+    write_card(tmp_path, _quantized(resnet20, drop=DROP), resnet20.measured, accuracy={}, is_synthetic=False)
     (result,) = ModelCard.load(tmp_path / "README.md").data.eval_results[:1]
     assert (result.metric_type, result.metric_value, result.dataset_name) == (
         "accuracy",
@@ -71,9 +71,19 @@ def test_what_was_measured_on_labelled_images_is_in_the_header(resnet20: ExportR
     assert "[report.html](report.html)" in text
 
 
+def test_accuracy_without_a_budget_is_in_the_header_and_in_words(resnet20: ExportResult, tmp_path: Path) -> None:
+    one = {"metric": "top1", "value": 0.91, "interval": [0.88, 0.93], "num_images": 500}
+    write_card(tmp_path, resnet20.manifest, resnet20.measured, accuracy={"fp32": one}, is_synthetic=False)
+    (result,) = ModelCard.load(tmp_path / "README.md").data.eval_results
+    assert (result.metric_type, result.metric_name, result.metric_value) == ("accuracy", "top1, fp32", 0.91)
+    text = (tmp_path / "README.md").read_text("utf-8")
+    assert "fp32: top-1 91.0% on 500 labelled images (95% interval 88.0% to 93.0%)." in text
+    assert "No labelled images" not in text
+
+
 def test_agreement_on_images_without_labels(resnet20: ExportResult, tmp_path: Path) -> None:
     agreement = {"num_images": 500, "num_equal": 498, "interval": [0.98, 0.999]}
-    write_card(tmp_path, _quantized(resnet20, agreement=agreement, drop=None), {}, is_synthetic=False)
+    write_card(tmp_path, _quantized(resnet20, agreement=agreement, drop=None), {}, accuracy={}, is_synthetic=False)
     (result,) = ModelCard.load(tmp_path / "README.md").data.eval_results
     assert (result.metric_type, result.metric_value) == ("agreement", 0.996)
     text = (tmp_path / "README.md").read_text("utf-8")
@@ -86,7 +96,7 @@ def test_names_of_the_users_are_shown_and_do_nothing(name: str, resnet20: Export
     contract = replace(resnet20.manifest.contract, labels=(name, *"bcdefghij"))
     architecture = {**resnet20.manifest.architecture, "name": name}
     manifest = replace(_quantized(resnet20, drop=DROP), contract=contract, architecture=architecture)
-    write_card(tmp_path, manifest, resnet20.measured, is_synthetic=False)
+    write_card(tmp_path, manifest, resnet20.measured, accuracy={}, is_synthetic=False)
     text = (tmp_path / "README.md").read_text("utf-8")
     assert ModelCard.load(tmp_path / "README.md").data.model_name == name
     body = text.partition("\n---\n")[2]
