@@ -102,6 +102,7 @@ def _multilabel(folder: Path, shared: Shared) -> Path:
         image_size=64,
         eval=root / "labels.csv",
         max_drop=10.0,
+        evidence=True,
     )
     return export(config).path / "report.html"
 
