@@ -56,7 +56,7 @@ OPTIONS = ("positions", "pooling", "transform_input")
 
 
 class InputOptions(NamedTuple):
-    """Options of the input contract; :class:`ExportConfig` describes the fields."""
+    """Options of the input contract; ``ExportConfig`` describes the fields."""
 
     channels: int | None
     image_size: Size | None
@@ -72,7 +72,7 @@ class InputOptions(NamedTuple):
 
 
 class GraphOptions(NamedTuple):
-    """Options of the graph; :class:`ExportConfig` describes the fields."""
+    """Options of the graph; ``ExportConfig`` describes the fields."""
 
     opset: int
     batch: int | None
@@ -80,7 +80,7 @@ class GraphOptions(NamedTuple):
 
 
 class QuantizeOptions(NamedTuple):
-    """Options of the quantized variants; :class:`ExportConfig` describes the fields."""
+    """Options of the quantized variants; ``ExportConfig`` describes the fields."""
 
     quantize: tuple[str, ...] | None
     target: tuple[Target, ...]
@@ -97,7 +97,7 @@ class QuantizeOptions(NamedTuple):
 
 
 class BundleOptions(NamedTuple):
-    """Options of the bundle's folder; :class:`ExportConfig` describes the fields."""
+    """Options of the bundle's folder; ``ExportConfig`` describes the fields."""
 
     output: Path
     force: bool

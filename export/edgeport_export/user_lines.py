@@ -37,13 +37,13 @@ def user_line(error: BaseException) -> str | None:
 
 
 def line_of_node(node: torch.fx.Node) -> str | None:
-    """The deepest line of the user's code from which a captured node came; as :func:`user_line`."""
+    """The deepest line of the user's code from which a captured node came; as ``user_line``."""
     stack = node.meta.get("stack_trace") or ""
     return _last((m["file"], int(m["line"]), m["code"]) for m in _STACK_ENTRY.finditer(stack))
 
 
 def running_line() -> str | None:
-    """The line of the user's code that is running, for whoever looks on; as :func:`user_line`."""
+    """The line of the user's code that is running, for whoever looks on; as ``user_line``."""
     entries: list[tuple[str, int, str]] = []
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:

@@ -36,13 +36,13 @@ class ModelSpec:
         factory: makes the module from the keywords ``num_classes``, ``in_channels`` and ``image_size`` (in pixels: the
             side, or height and width).
         num_classes: default number of classes.
-        preprocess: default input contract; its channels and image size are the defaults of :meth:`build`.
+        preprocess: default input contract; its channels and image size are the defaults of ``build``.
         head: name of the last layer; its weight has one row per class.
         num_params: number of trainable parameters at the default size.
         source: paper and table.
         training_only: prefixes of keys that checkpoints may hold and the evaluated network does not use, such as
             those of auxiliary heads.
-        options: choices that :meth:`build` takes besides the sizes, with the values allowed, the default first.
+        options: choices that ``build`` takes besides the sizes, with the values allowed, the default first.
         published: options of published checkpoints that do not tell them, by the first digits of the file's SHA-256.
     """
 

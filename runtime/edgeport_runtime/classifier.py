@@ -36,7 +36,7 @@ _BATCH = 8  # images preprocessed and run together: bounds memory for any number
 
 
 class Classifier:
-    """A loaded model with its preprocessing and labels; made by :meth:`load`, safe to share between threads.
+    """A loaded model with its preprocessing and labels; made by ``load``, safe to share between threads.
 
     Attributes:
         contract: what the model takes and what its output means.
@@ -79,7 +79,7 @@ class Classifier:
             path: the bundle's folder, or the file; or ``hf://OWNER/NAME[@REVISION]``, a bundle in a repository of the
                 Hugging Face hub, of which the manifest and the chosen variant are brought, and their digests checked.
             device: a device by name (``run-model doctor`` lists them), which must be usable; or ``auto``: CUDA or
-                OpenVINO if one can be used, else ``cpu``. :meth:`explain` tells which and why.
+                OpenVINO if one can be used, else ``cpu``. ``explain`` tells which and why.
             variant: the name of one of the bundle's variants; ``int8`` is the one for the device; ``auto`` is the
                 fastest one if that was measured on this machine, or elsewhere with instructions that this machine
                 has, else ``fp32``.
@@ -138,9 +138,9 @@ class Classifier:
         low_memory: bool = False,
         spin: bool = True,
     ) -> Self:
-        """As :meth:`load`, of the variant of that very name, for what measures or compares the files of a bundle.
+        """As ``load``, of the variant of that very name, for what measures or compares the files of a bundle.
 
-        To :meth:`load` the name ``int8`` means the int8 variant for the device; here it is ``model.int8.onnx``.
+        To ``load`` the name ``int8`` means the int8 variant for the device; here it is ``model.int8.onnx``.
         """
         from edgeport_runtime.engine.session import SessionSettings
         from edgeport_runtime.loading.load import load_model
@@ -196,7 +196,7 @@ class Classifier:
     def predict_batch(
         self, images: Iterable[ImageSource], top_k: int = 5, *, color: ArrayColor = "rgb"
     ) -> list[list[Prediction]]:
-        """Classify several images; one list as :meth:`predict` gives for each, in their order."""
+        """Classify several images; one list as ``predict`` gives for each, in their order."""
         _check_count(top_k, "top_k")
         return [predictions_of(outputs_K, self.contract, top_k) for outputs_K in self.iter_outputs(images, color=color)]
 
@@ -216,11 +216,11 @@ class Classifier:
         error as its result, and the stream goes on.
 
         Args:
-            items: images as :meth:`predict` takes them.
+            items: images as ``predict`` takes them.
             batch_size: images that are run together.
             workers: threads; None takes as many as there are processors for this process.
             top_k: how many classes to return.
-            color: order of the channels of arrays, as of :meth:`predict`.
+            color: order of the channels of arrays, as of ``predict``.
 
         Returns:
             One result for each item, in their order.
@@ -258,7 +258,7 @@ class Classifier:
             yield result.outputs
 
     def iter_results(self, images: Iterable[ImageSource], *, color: ArrayColor = "rgb") -> Iterator[Streamed]:
-        """As :meth:`iter_outputs`, but an image that cannot be used gives its error, and the others go on."""
+        """As ``iter_outputs``, but an image that cannot be used gives its error, and the others go on."""
         from edgeport_runtime.stream import run_batch
 
         prepare = self._preparation(color)
@@ -280,11 +280,11 @@ class Classifier:
         """Find the region of an image that speaks for a class.
 
         Args:
-            image: as of :meth:`predict`.
-            label: the class by its name or number; None takes the first that :meth:`predict` gives.
+            image: as of ``predict``.
+            label: the class by its name or number; None takes the first that ``predict`` gives.
             method: ``auto`` takes the graph that ``export-model --evidence`` wrote beside the variant, and occlusion
                 where there is none; ``occlusion`` hides one part after the other and runs the network each time.
-            color: order of an array's channels, as of :meth:`predict`.
+            color: order of an array's channels, as of ``predict``.
             on_progress: is told how many of how many places occlusion has hidden.
 
         Raises:
@@ -320,7 +320,7 @@ class Classifier:
         The bundle must have been exported with ``--features``.
 
         Args:
-            images: as of :meth:`predict_batch`.
+            images: as of ``predict_batch``.
             color: order of the channels of arrays.
 
         Returns:
@@ -343,7 +343,7 @@ class Classifier:
         """Run the network on preprocessed input.
 
         The images are one input: a variant with dynamic ranges (int8 of a ViT or LeNet-5) takes them over all of it, so
-        that an image's outputs depend on its neighbours. :meth:`predict`, :meth:`predict_batch` and :meth:`stream` run
+        that an image's outputs depend on its neighbours. ``predict``, ``predict_batch`` and ``stream`` run
         such a variant on one image per call. With a fixed batch, the input is cut into batches of that size.
 
         Args:
@@ -361,7 +361,7 @@ class Classifier:
         return self.outputs(x_BCHW)
 
     def probabilities(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Run the network on preprocessed input; arguments and errors as :meth:`logits`.
+        """Run the network on preprocessed input; arguments and errors as ``logits``.
 
         Returns:
             float64 (B, K): softmax over the classes, or a sigmoid each, by the contract's task.
@@ -374,7 +374,7 @@ class Classifier:
         self._side.close()
 
     def outputs(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the graph gives for preprocessed input (B, K): ``contract.output``; as :meth:`logits` otherwise."""
+        """What the graph gives for preprocessed input (B, K): ``contract.output``; as ``logits`` otherwise."""
         return self._run(self._opened(), x_BCHW)
 
     def _opened(self) -> Session:

@@ -38,7 +38,7 @@ def run_batch(
     prepare: Callable[[Any], NDArray[np.float32]],
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> list[Streamed]:
-    """Prepare the items of a batch and run those that can be used; arguments as of :func:`stream_outputs`."""
+    """Prepare the items of a batch and run those that can be used; arguments as of ``stream_outputs``."""
     results, inputs = [], []
     for item in batch:
         try:

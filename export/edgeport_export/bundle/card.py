@@ -41,7 +41,7 @@ def write_card(
         bundle: the folder, with all else in it: a report is linked to if it is there.
         manifest: of the bundle.
         measured: latencies of the variants, as in ``measurements.json``.
-        accuracy: of the variants, on labelled images; as of :class:`~edgeport_export.bundle.report.Written`.
+        accuracy: of the variants, on labelled images; as of ``Written``.
         is_synthetic: the golden images are EdgePort's own.
     """
     name = str(manifest.architecture["name"])

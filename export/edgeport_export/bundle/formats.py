@@ -69,7 +69,7 @@ def write_scripts(manifest: Manifest, options: BundleOptions, bundle: Path) -> N
 
 
 def write_runtime(bundle: Path) -> DataFile:
-    """Write the runtime's wheel into the folder ``runtime``; errors as :func:`write_wheel`."""
+    """Write the runtime's wheel into the folder ``runtime``; errors as ``write_wheel``."""
     wheel = write_wheel(bundle / "runtime")
     return replace(data_file(wheel), file=f"runtime/{wheel.name}")
 

@@ -65,7 +65,7 @@ def write_report(
         manifest: its manifest.
         config: what was asked for.
         made: how the quantized variants were made.
-        measured: as of :func:`~edgeport_export.bundle.latency.latencies`.
+        measured: as of ``latencies``.
         notes: what the export tells its user.
         seconds: that the export took.
         is_module: a module of the user's own was passed from Python.

@@ -17,7 +17,7 @@ __all__ = ["Adder"]
 
 
 class Adder:
-    """Adds nodes and constants; nothing is in the graph before :meth:`finish`.
+    """Adds nodes and constants; nothing is in the graph before ``finish``.
 
     Args:
         graph: what they are added to.

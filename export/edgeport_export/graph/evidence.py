@@ -48,7 +48,7 @@ def add_evidence(model: onnx.ModelProto) -> Found:
       and the layer's bias add up to the logit.
     - ``grad-cam``, for other heads: ``relu(sum_c mean(G_c) A_c)`` (Selvaraju et al. 2017, "Grad-CAM", Equations 1, 2).
     - ``attention-rollout``, where no feature map reaches the outputs, for transformers
-      (:func:`~edgeport_export.graph.rollout.roll_out`); it is the same for all classes.
+      (``roll_out``); it is the same for all classes.
 
     Args:
         model: changed in place; weights may be elsewhere.

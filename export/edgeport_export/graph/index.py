@@ -29,7 +29,7 @@ class GraphIndex:
     """Producers, consumers and constants of a graph, as it was when the index was made.
 
     Args:
-        graph: make a new index after its nodes have changed; :meth:`replace_constant` keeps this one right.
+        graph: make a new index after its nodes have changed; ``replace_constant`` keeps this one right.
     """
 
     def __init__(self, graph: onnx.GraphProto) -> None:

@@ -46,7 +46,7 @@ def matching_ir_version(opset: int) -> int:
 
 
 def lower(source: Path, path: Path, opset: int) -> None:
-    """Write a model once more, in an operator set older than :data:`OLDEST_TRACED`.
+    """Write a model once more, in an operator set older than ``OLDEST_TRACED``.
 
     Args:
         source: the model, in that set.

@@ -62,7 +62,7 @@ def find_matches(
     Args:
         nodes: of the graph.
         match: gives what the pass needs to change the place, or None where nothing looks like the pattern; it raises
-            :class:`Left` where something does and has to stay.
+            ``Left`` where something does and has to stay.
 
     Returns:
         What ``match`` gave, and the reasons of the places that are left.

@@ -17,7 +17,7 @@ def infer_shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
 
 
 def infer_values(model: onnx.ModelProto) -> dict[str, tuple[int, tuple[int, ...]]]:
-    """Type (of ``onnx.TensorProto``) and shape of each value; as :func:`infer_shapes`."""
+    """Type (of ``onnx.TensorProto``) and shape of each value; as ``infer_shapes``."""
     bare = onnx.ModelProto()
     bare.CopyFrom(model)
     for value in bare.graph.input:

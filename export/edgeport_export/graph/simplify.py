@@ -28,7 +28,7 @@ def simplify(traced: Traced, contract: Contract, path: Path) -> list[str]:
     """Simplify the first graph and write it as a file that carries its contract.
 
     Args:
-        traced: what :func:`~edgeport_export.graph.trace.trace` gave.
+        traced: what ``trace`` gave.
         contract: written into the file's metadata.
         path: where to write.
 

@@ -80,7 +80,7 @@ class Inspection:
         ir_version: of the file.
         producer: who wrote it.
         multiply_adds: of one image.
-        num_parameters: stored numbers, as of :class:`Layer`.
+        num_parameters: stored numbers, as of ``Layer``.
         parameter_bytes: what they take.
         activation_bytes: of all values together.
         peak_activation_bytes: the most that is alive at one time, if nodes run in their order and each value is kept
@@ -145,7 +145,7 @@ def inspect_model(model: onnx.ModelProto, *, name: str) -> Inspection:
     """Count what a graph holds.
 
     Args:
-        model: as :func:`read_graph` gives it.
+        model: as ``read_graph`` gives it.
         name: of the file, for messages.
 
     Raises:

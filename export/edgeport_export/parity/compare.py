@@ -139,7 +139,7 @@ class SkippedStage:
     """A stage that this machine cannot run as others do.
 
     Attributes:
-        stage: as of :class:`StageReport`.
+        stage: as of ``StageReport``.
         reason: why it was not run.
     """
 
@@ -227,7 +227,7 @@ def compare(
 
 
 def check_comparison(reference_BK: NDArray[np.float32], contract: Contract, *, seed: int) -> None:
-    """See that :func:`compare` passes the same outputs, and fails noise, other decisions and NaN.
+    """See that ``compare`` passes the same outputs, and fails noise, other decisions and NaN.
 
     Raises:
         ParityError: if it does not, so that nothing it says of this export could be relied on.

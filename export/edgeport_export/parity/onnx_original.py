@@ -35,7 +35,7 @@ class OnnxOriginal:
 
     Args:
         model: in float32, with its weights inside.
-        session: of that model, from :func:`open_plainly`.
+        session: of that model, from ``open_plainly``.
         ports: its input and output.
         name: of the file.
         finish: operator behind its output, ``Softmax`` or ``Sigmoid``; None for none.

@@ -95,7 +95,7 @@ def check_file_rows(
     *,
     name: str,
 ) -> None:
-    """As :func:`check_module_rows`, of a model that came as a file, which has no lines.
+    """As ``check_module_rows``, of a model that came as a file, which has no lines.
 
     Args:
         run: the model.

@@ -24,7 +24,7 @@ class DynamicQuantizer:
     """A float model from which any choice of its linear layers can be quantized.
 
     Args:
-        model: float, with its weights and shapes inside, and marked by :func:`mark_inferred`.
+        model: float, with its weights and shapes inside, and marked by ``mark_inferred``.
         recipe: how.
 
     Attributes:

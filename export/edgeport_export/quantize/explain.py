@@ -50,7 +50,7 @@ def explain(quantizer: Quantizer, costs: list[tuple[str, float]]) -> list[NodeCo
 
     Args:
         quantizer: made ready.
-        costs: names of layers and what :func:`~edgeport_export.quantize.search.rank` found for them.
+        costs: names of layers and what ``rank`` found for them.
     """
     if not isinstance(quantizer, StaticQuantizer):
         return [_dynamic(name, cost, quantizer) for name, cost in costs]

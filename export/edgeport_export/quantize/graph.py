@@ -60,7 +60,7 @@ def layers_of(model: onnx.ModelProto, recipe: Recipe) -> list[onnx.NodeProto]:
 
 
 def weight_of(node: onnx.NodeProto, index: GraphIndex) -> onnx.TensorProto:
-    """The weight of a layer that :func:`layers_of` gave."""
+    """The weight of a layer that ``layers_of`` gave."""
     tensor = index.initializer(node.input[1])
     assert tensor is not None
     return tensor

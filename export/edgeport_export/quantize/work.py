@@ -29,7 +29,7 @@ def multiply_adds(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] 
 
     Args:
         model: float; weights may be absent.
-        shapes: as of :func:`infer_shapes`, if they are known already. Where an output's shape is unknown, each weight
+        shapes: as of ``infer_shapes``, if they are known already. Where an output's shape is unknown, each weight
             counts once.
     """
     shapes = infer_shapes(model) if shapes is None else shapes

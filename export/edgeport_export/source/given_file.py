@@ -64,7 +64,7 @@ _PLAIN_NAME = 60  # characters of a producer's name
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GivenFile:
-    """What is exported; the attributes that :class:`~edgeport_export.source.subject.Subject` has too mean the same.
+    """What is exported; the attributes that ``Subject`` has too mean the same.
 
     Attributes:
         original: the file as its author wrote it, in float32.

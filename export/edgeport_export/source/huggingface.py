@@ -136,7 +136,7 @@ def find_classifier(reference: str, source: Source) -> HuggingFace:
     """The network of transformers that a folder or repository describes.
 
     Args:
-        reference: as of :func:`is_huggingface`.
+        reference: as of ``is_huggingface``.
         source: what is there.
 
     Raises:

@@ -80,7 +80,7 @@ def tell_own_files(source: Source, default: PreprocessSpec, given: Set[str]) -> 
     Args:
         source: with the content of those files.
         default: the input of a module that nothing is known of.
-        given: options on the command line, as of :func:`tell_files`.
+        given: options on the command line, as of ``tell_files``.
 
     Raises:
         WeightsError: naming the file and the key that cannot be used.

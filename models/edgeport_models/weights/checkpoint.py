@@ -31,7 +31,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, torch.Tensor]:
     """Read a checkpoint's weights onto the CPU, without what wrappers such as DataParallel put before every key.
 
     Args:
-        path: as of :func:`open_checkpoint`, which also raises the errors.
+        path: as of ``open_checkpoint``, which also raises the errors.
     """
     return unwrapped(open_checkpoint(path).state)
 

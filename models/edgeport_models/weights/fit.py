@@ -34,7 +34,7 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
 
     Args:
         module: receives the values.
-        state: key to tensor, as :func:`~edgeport_models.weights.load_checkpoint` gives.
+        state: key to tensor, as ``load_checkpoint`` gives.
         spec: the module's architecture.
         source: the file, for messages.
 
@@ -71,11 +71,11 @@ def fit_checkpoint(module: nn.Module, state: Mapping[str, torch.Tensor], *, spec
 
 
 def fit_own(module: nn.Module, state: Mapping[str, torch.Tensor], *, name: str, source: str) -> str | None:
-    """Copy a state dict into a user's own module, with the keys that :func:`match_keys` finds for it.
+    """Copy a state dict into a user's own module, with the keys that ``match_keys`` finds for it.
 
     Args:
         module: receives the values.
-        state: key to tensor, as :func:`~edgeport_models.weights.open_checkpoint` gives.
+        state: key to tensor, as ``open_checkpoint`` gives.
         name: of the module, for messages.
         source: the file, for messages.
 

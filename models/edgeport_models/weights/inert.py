@@ -1,7 +1,7 @@
 """What training scripts save beside the weights, and how it is read: as something that does nothing.
 
 PyTorch's restricted unpickler refuses every name that it does not know. The names below are known to us; none of them
-is looked up. Each stands for :class:`Inert`, or for a plain dictionary, so that reading a path touches no disk, reading
+is looked up. Each stands for ``Inert``, or for a plain dictionary, so that reading a path touches no disk, reading
 an array parses no bytes, and the factory of a ``defaultdict`` is never called.
 """
 

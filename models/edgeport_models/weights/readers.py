@@ -33,7 +33,7 @@ def convert(
     """A state dict in EdgePort's layout.
 
     Args:
-        state: key to tensor, as :func:`~edgeport_models.weights.load_checkpoint` gives.
+        state: key to tensor, as ``load_checkpoint`` gives.
         config: ``config.json`` beside the checkpoint, empty if there is none.
         source: the checkpoint, for messages.
 

@@ -53,5 +53,5 @@ def read_index(path: Path) -> dict[str, str]:
 
 
 def shard_names(index: Path) -> list[str]:
-    """The files that an index names, sorted; raises as :func:`read_index`."""
+    """The files that an index names, sorted; raises as ``read_index``."""
     return sorted(set(read_index(index).values()))

@@ -153,7 +153,7 @@ def compare(
         first: a loaded model.
         second: another, of the same task and classes.
         images: B files.
-        targets: what is true of them, as :class:`~edgeport_runtime.accuracy.dataset.LabelledImages` has it; None where
+        targets: what is true of them, as ``LabelledImages`` has it; None where
             that is not known.
         on_progress: called with (images done, images in all).
 

@@ -77,10 +77,10 @@ class Images(NamedTuple):
 
 
 def read_images(data: str | os.PathLike[str], contract: Contract, *, match: Match = "auto") -> Images:
-    """Images with their labels as :func:`read_labelled_images`; where the folders are no classes, the images alone.
+    """Images with their labels as ``read_labelled_images``; where the folders are no classes, the images alone.
 
     Raises:
-        InputError: if there is no image; of a CSV, or with ``match``, as :func:`read_labelled_images`.
+        InputError: if there is no image; of a CSV, or with ``match``, as ``read_labelled_images``.
     """
     try:
         labelled = read_labelled_images(data, contract, match=match)
@@ -97,9 +97,9 @@ def read_labelled_images(data: str | os.PathLike[str], contract: Contract, *, ma
     Args:
         data: a folder with one folder of images per class (not for ``multilabel``), each searched recursively; or a CSV
             file with a header and the columns ``path`` (relative to the file's folder) and ``labels`` (names or
-            numbers; several are separated by ``;``), as :func:`read_rows` reads it.
+            numbers; several are separated by ``;``), as ``read_rows`` reads it.
         contract: the model's task and labels.
-        match: ``auto`` matches names to labels, or numbers to classes (:func:`match_names`); ``order`` takes the
+        match: ``auto`` matches names to labels, or numbers to classes (``match_names``); ``order`` takes the
             folders, sorted by name as torchvision's ImageFolder sorts them, as the classes in their order.
 
     Raises:

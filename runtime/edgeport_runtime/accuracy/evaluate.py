@@ -65,7 +65,7 @@ def evaluate(
         data: a folder with one folder of images per class, each searched recursively; or a CSV file with the columns
             ``path`` and ``labels``.
         match: how names become classes: ``auto``, or ``order`` of the folders
-            (:func:`edgeport_runtime.accuracy.dataset.read_labelled_images`).
+            (``read_labelled_images``).
         on_progress: called with (images done, images in all).
 
     Raises:

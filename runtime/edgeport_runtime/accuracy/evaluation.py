@@ -91,7 +91,7 @@ class BinaryEvaluation:
         auroc: area under the receiver operating characteristic; None unless there are images of both classes.
         cross_entropy: mean binary cross-entropy, in nats.
         calibration_error: expected calibration error of the probability, 15 bins (Guo et al. 2017, Equation 3).
-        matched_by, unusable, left_out: as for :class:`MulticlassEvaluation`.
+        matched_by, unusable, left_out: as for ``MulticlassEvaluation``.
     """
 
     num_images: int
@@ -118,7 +118,7 @@ class BinaryEvaluation:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LabelEvaluation:
-    """One label of a multi-label model; metrics as for :class:`BinaryEvaluation`, and its average precision."""
+    """One label of a multi-label model; metrics as for ``BinaryEvaluation``, and its average precision."""
 
     name: str
     threshold: float
@@ -144,7 +144,7 @@ class MultilabelEvaluation:
         num_labels_with_images: how many labels that is.
         cross_entropy: mean binary cross-entropy over images and labels, in nats.
         labels: each label by itself.
-        unusable, left_out: as for :class:`MulticlassEvaluation`.
+        unusable, left_out: as for ``MulticlassEvaluation``.
     """
 
     num_images: int

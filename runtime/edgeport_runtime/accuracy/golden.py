@@ -157,7 +157,7 @@ def replay(classifier: RunsImages, bundle: Path) -> Replayed:
 
 
 def expected_of(bundle: Path, manifest: Manifest) -> NDArray[np.float32]:
-    """PyTorch's outputs for the golden images (images, K); errors as :func:`replay`."""
+    """PyTorch's outputs for the golden images (images, K); errors as ``replay``."""
     return _expected_in(_arrays(bundle, manifest), manifest)
 
 

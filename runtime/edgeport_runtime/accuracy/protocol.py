@@ -20,7 +20,7 @@ __all__ = ["RunsImages"]
 
 
 class RunsImages(Protocol):
-    """A loaded model that runs images; attributes and methods as of :class:`edgeport_runtime.Classifier`."""
+    """A loaded model that runs images; attributes and methods as of ``Classifier``."""
 
     contract: Contract
     manifest: Manifest | None

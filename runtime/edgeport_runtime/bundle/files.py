@@ -43,7 +43,7 @@ def checked_file(bundle: Path, name: str, sha256: str) -> Path:
     """The path of one of the bundle's files, whose content is the one that was exported.
 
     Raises:
-        ManifestError: as :func:`bundle_file`, and if the file's digest is another.
+        ManifestError: as ``bundle_file``, and if the file's digest is another.
     """
     path = bundle_file(bundle, name)
     if sha256_of(path) != sha256:

@@ -72,5 +72,5 @@ def make_page(
 
 
 def comparison_page(found: Compared, *, has_thumbnails: bool) -> str:
-    """The page of a comparison; errors as of :func:`make_page`."""
+    """The page of a comparison; errors as of ``make_page``."""
     return page_of_comparison(found.to_dict(), has_thumbnails=has_thumbnails)

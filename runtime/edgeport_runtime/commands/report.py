@@ -92,7 +92,7 @@ def print_manifest(manifest: Manifest) -> None:
 
 
 def print_assignment(told: Mapping[str, Any], name: str) -> None:
-    """What runs where, and why: what :meth:`Classifier.explain` says of the model ``name``."""
+    """What runs where, and why: what ``Classifier.explain`` says of the model ``name``."""
     print(f"{told['variant'] or name} on {told['device']}, executed in {told['precision']}")
     for reason in told["reasons"]:
         print(f"  {reason}")

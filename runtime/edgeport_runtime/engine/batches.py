@@ -34,5 +34,5 @@ def run_in_batches(
 def run_each(
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]], x_BCHW: NDArray[np.float32], batch: int | None
 ) -> NDArray[np.float32]:
-    """Run every image by itself, so that its outputs do not depend on its neighbours; as :func:`run_in_batches`."""
+    """Run every image by itself, so that its outputs do not depend on its neighbours; as ``run_in_batches``."""
     return np.concatenate([run_in_batches(run, x_BCHW[i : i + 1], batch) for i in range(len(x_BCHW))])

@@ -144,7 +144,7 @@ def find_ports(session: Any, asked: Asked, *, name: str) -> Ports:
 
 
 class ForeignSession(Session):
-    """As :class:`Session`, of a model whose input and output are found.
+    """As ``Session``, of a model whose input and output are found.
 
     Args:
         path: the ``.onnx`` file.
@@ -156,7 +156,7 @@ class ForeignSession(Session):
         ports: what was found.
 
     Raises:
-        InputError, SessionError: as :func:`find_ports`.
+        InputError, SessionError: as ``find_ports``.
     """
 
     def __init__(self, path: Path, *, provider: Provider, settings: SessionSettings, asked: Asked) -> None:
@@ -173,7 +173,7 @@ class ForeignSession(Session):
         """Its values pass through numpy."""
 
     def run(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The model's output (B, K) float32; errors as of :meth:`Session.run`."""
+        """The model's output (B, K) float32; errors as of ``Session.run``."""
         return self.ports.take(self._call({self.ports.input_name: self.ports.feed(x_BCHW)}), len(x_BCHW))
 
 

@@ -41,7 +41,7 @@ class SessionSettings:
             processors are not there for others.
         is_strict: refuse a model of which the device cannot run every node.
         has_low_memory: no arena, and weights are not repacked: less memory, and slower.
-        is_prepared: the file is one of :func:`save_optimized`, whose repacked weights are mapped.
+        is_prepared: the file is one of ``save_optimized``, whose repacked weights are mapped.
         unpack_weights: turn weights that are stored in int8 into floats once, when the model is loaded; otherwise
             ONNX Runtime does it on every call.
         keeps_float32: float values stay in 32 bits, also where the device prefers fewer.
@@ -143,7 +143,7 @@ def profile(
         calls: how many are timed, after two that are not.
 
     Raises:
-        SessionError: as :class:`Session`.
+        SessionError: as ``Session``.
     """
     ort = import_onnxruntime()
     options = _session_options(ort, path, provider, settings)

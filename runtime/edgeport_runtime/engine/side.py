@@ -31,7 +31,7 @@ class _SideSession(Session):
 
 
 class EvidenceSession(_SideSession):
-    """As :class:`Session`, of a graph with a map as its second output; ``run`` gives its first."""
+    """As ``Session``, of a graph with a map as its second output; ``run`` gives its first."""
 
     def _find_ends(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
@@ -45,7 +45,7 @@ class EvidenceSession(_SideSession):
         self._has_seed = len(names) == 2
 
     def run(self, x_BCHW: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The graph's first output (B, K) float32; errors as of :meth:`Session.run`."""
+        """The graph's first output (B, K) float32; errors as of ``Session.run``."""
         return self._both(x_BCHW, np.zeros((len(x_BCHW), int(self.output_shape[1])), np.float32))[0]
 
     def maps(self, x_BCHW: NDArray[np.float32], seed_BK: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ class EvidenceSession(_SideSession):
 
 
 class FeaturesSession(_SideSession):
-    """As :class:`Session`, of a graph that gives features; ``run`` gives (B, D)."""
+    """As ``Session``, of a graph that gives features; ``run`` gives (B, D)."""
 
     def _find_ends(self) -> None:
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()

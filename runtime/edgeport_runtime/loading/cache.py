@@ -88,7 +88,7 @@ def cache_path(bundle: Path) -> Path | None:
 
 
 def new_cache_path(bundle: Path) -> Path:
-    """As :func:`cache_path`, to keep something for the first time.
+    """As ``cache_path``, to keep something for the first time.
 
     Raises:
         OSError: if the folder cannot be made.

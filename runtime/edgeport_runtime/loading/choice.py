@@ -68,7 +68,7 @@ def exact_variant(manifest: Manifest, name: str, *, provider: Provider) -> Choic
     """The variant of that very name; what measures or compares a file must not be given another.
 
     Raises:
-        InputError: as :func:`choose_variant`.
+        InputError: as ``choose_variant``.
     """
     variant = manifest.variant(name)
     check_saturation(variant.quantization, provider, name=f"variant {name!r}")
@@ -99,7 +99,7 @@ def saturates(quantization: Mapping[str, Any] | None, provider: Provider) -> boo
 
 
 def check_saturation(quantization: Mapping[str, Any] | None, provider: Provider, *, name: str) -> None:
-    """Raise InputError if :func:`saturates`; the message begins with ``name``."""
+    """Raise InputError if ``saturates``; the message begins with ``name``."""
     if saturates(quantization, provider):
         raise InputError(
             f"{name} could saturate on this processor, which has no VNNI and no AMX instructions; "

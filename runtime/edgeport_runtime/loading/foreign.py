@@ -87,7 +87,7 @@ def contract_of(options: Mapping[str, Any], session: ForeignSession) -> Contract
     """The contract of an opened model.
 
     Args:
-        options: of :func:`read_options`; what is not told is as ``export-model`` takes it for a module of one's own.
+        options: of ``read_options``; what is not told is as ``export-model`` takes it for a module of one's own.
         session: the model.
 
     Raises:

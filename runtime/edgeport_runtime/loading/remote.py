@@ -81,7 +81,7 @@ class RemoteBundle:
 
 
 def bring_bundle(address: str) -> Path:
-    """The folder of a bundle of the hub with every file that its manifest lists; errors as :class:`RemoteBundle`."""
+    """The folder of a bundle of the hub with every file that its manifest lists; errors as ``RemoteBundle``."""
     bundle = RemoteBundle(address)
     bundle.bring(bundle.manifest.digests)
     return bundle.folder

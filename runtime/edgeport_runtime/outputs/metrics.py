@@ -91,7 +91,7 @@ def relative_l2(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> NDArray[
 
 
 def relative_l2_of_all(logits_BK: NDArray[Any], reference_BK: NDArray[Any]) -> float:
-    """||logits - reference|| / ||reference|| over all samples together; infinite as :func:`relative_l2`."""
+    """||logits - reference|| / ||reference|| over all samples together; infinite as ``relative_l2``."""
     norm = float(np.linalg.norm(reference_BK.astype(np.float64)))
     if not np.isfinite(logits_BK).all() or not 0 < norm < np.inf:
         return np.inf

@@ -44,7 +44,7 @@ class StreamResult(NamedTuple):
 
     Attributes:
         item: the image as it was given.
-        predictions: as of :meth:`~edgeport_runtime.Classifier.predict`, None if the image could not be used.
+        predictions: as of ``Classifier.predict``, None if the image could not be used.
         error: why it could not be used, or None.
     """
 

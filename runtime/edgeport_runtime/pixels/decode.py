@@ -89,7 +89,7 @@ class FoundImages(NamedTuple):
 
 
 def find_images(folder: str | os.PathLike[str]) -> list[Path]:
-    """All image files under a folder, searched recursively, sorted by path; errors as :func:`search_images`."""
+    """All image files under a folder, searched recursively, sorted by path; errors as ``search_images``."""
     return search_images(folder).paths
 
 

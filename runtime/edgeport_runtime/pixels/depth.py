@@ -60,7 +60,7 @@ def png_depth(file: Any) -> Depth | None:
 
 
 def depth_of(image: Image.Image) -> Depth:
-    """The depth that an image says which Pillow has opened and not yet loaded; of a PNG, see :func:`png_depth`."""
+    """The depth that an image says which Pillow has opened and not yet loaded; of a PNG, see ``png_depth``."""
     if image.format == "TIFF":
         return _tiff_depth(image.tag_v2)  # type: ignore[attr-defined]
     if image.format == "PPM":

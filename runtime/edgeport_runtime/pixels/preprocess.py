@@ -79,7 +79,7 @@ def sides_of(size: Size) -> tuple[int, int]:
 
 
 def as_size(height: int, width: int) -> Size:
-    """Inverse of :func:`sides_of`."""
+    """Inverse of ``sides_of``."""
     return height if height == width else (height, width)
 
 
@@ -211,7 +211,7 @@ class PreprocessSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PreprocessSpec:
-        """Inverse of :meth:`to_dict`.
+        """Inverse of ``to_dict``.
 
         Raises:
             InputError: if a field is missing, unknown, or of the wrong kind.
@@ -266,13 +266,13 @@ def to_pixels(source: ImageSource, spec: PreprocessSpec, *, color: ArrayColor = 
         uint8 HWC in the channel order of ``spec.color``, H and W as ``spec.image_size`` says.
 
     Raises:
-        InputError: as :func:`preprocess`.
+        InputError: as ``preprocess``.
     """
     return pixels_of(load_image(source, spec.mode, color=color, bits=spec.bits), spec, name=name_of(source))
 
 
 def pixels_of(image: Image.Image, spec: PreprocessSpec, *, name: str) -> NDArray[np.uint8]:
-    """As :func:`to_pixels`, of an image that ``load_image`` gave; ``name`` is what messages call it."""
+    """As ``to_pixels``, of an image that ``load_image`` gave; ``name`` is what messages call it."""
     pixels_HWC = np.asarray(centre_crop(resize_image(image, spec, name=name), spec), dtype=np.uint8)
     if spec.color == "grey":
         return pixels_HWC[:, :, np.newaxis]
@@ -394,7 +394,7 @@ def offsets(height: int, width: int, spec: PreprocessSpec) -> tuple[int, int]:
 
 
 def _check_size(size: object, field: str) -> None:
-    """Raise InputError unless it is a :data:`Size` within the limits."""
+    """Raise InputError unless it is a ``Size`` within the limits."""
     values = size if isinstance(size, tuple) else (size,)
     if not all(isinstance(v, int) and _is_int(v) and 1 <= v <= _MAX_IMAGE_SIZE for v in values):
         raise InputError(f"{field} is {size!r}; it must be a whole number of pixels from 1 to {_MAX_IMAGE_SIZE}")

@@ -40,7 +40,7 @@ class Findings:
     Attributes:
         is_build_machine: it is the one that made the bundle.
         device: what ran the variants, such as ``cpu``.
-        machine: as :func:`edgeport_runtime.engine.machine.describe_machine`.
+        machine: as ``describe_machine``.
         versions: of the packages that ran them.
         chosen: the variant that runs here where nobody asks for another.
         reason: why.
@@ -133,7 +133,7 @@ def report_document(
 
 
 def picture_of(path: Path, mode: ImageMode, bits: int | None) -> str | None:
-    """A small picture of an image file, as of :func:`thumbnail`; None where it cannot be used any more."""
+    """A small picture of an image file, as of ``thumbnail``; None where it cannot be used any more."""
     try:
         return thumbnail(load_image(path, mode, bits=bits))
     except InputError:  # deleted since it was classified: its name and scores are told all the same

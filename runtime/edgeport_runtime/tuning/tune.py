@@ -54,7 +54,7 @@ def tune(
 
     Returns:
         The findings as JSON types (``winner``, ``contenders`` with ``latency_ms`` at that batch, fastest first,
-        ``excluded`` with the reasons, ``prepared``, see :mod:`edgeport_runtime.tuning.prepared`), and the file they are
+        ``excluded`` with the reasons, ``prepared``, see ``prepared``), and the file they are
         remembered in, None if it cannot be written.
 
     Raises:
