@@ -221,7 +221,7 @@ class Chain:
             return report
         if limits.relative_l2 < report.relative_l2 < np.inf:
             self._own.run_all()
-            own_B = self._own.distances()[skipped : skipped + len(outputs_BK)]
+            own_B = self._own.noise()[skipped : skipped + len(outputs_BK)]
             report = compare(stage, outputs_BK, reference_BK, limits=limits, contract=self.contract, own_B=own_B)
         return replace(report, float64_l2=self._own.largest)
 

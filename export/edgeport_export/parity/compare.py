@@ -190,8 +190,8 @@ def compare(
         reference_BK: what PyTorch gave for the same inputs.
         limits: what must be met.
         contract: what the outputs mean.
-        own_B: distance of PyTorch's float32 from its float64, for each sample; a sample may differ by ten times as
-            much, if that is more than the limit, and by ``MAX_RELATIVE_L2`` at most.
+        own_B: what PyTorch's float32 leaves open of each sample (``OwnDistance.noise``); a sample may differ by ten
+            times as much, if that is more than the limit, and by ``MAX_RELATIVE_L2`` at most.
 
     Raises:
         ValueError: if the shapes differ.

@@ -84,6 +84,20 @@ class OwnDistance:
             result[known_B] = np.nan_to_num(relative_l2(ours_BK, exact_BK), posinf=0.0)
         return result
 
+    def noise(self) -> NDArray[np.float64]:
+        """What float32 leaves open of each input: its distance, or that which the median input's error would be, if larger.
+
+        The error of a single input may be tiny by chance, most of all where two classes have one difference; its
+        neighbours tell what the arithmetic is worth.
+        """
+        known_B, result = self._known(), self.distances()
+        if known_B.any():
+            ours_BK, exact_BK = compared(self._reference_BK[known_B], self._exact_BK[known_B], self._contract)
+            usual = np.median(np.linalg.norm(ours_BK - exact_BK, axis=1))
+            norm_B = np.maximum(np.linalg.norm(exact_BK, axis=1), np.finfo(np.float64).tiny)
+            result[known_B] = np.maximum(result[known_B], usual / norm_B)
+        return result
+
     def _known(self) -> NDArray[np.bool_]:
         result: NDArray[np.bool_] = np.isfinite(self._exact_BK).all(axis=1)
         return result

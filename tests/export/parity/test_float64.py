@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,16 @@ from torch import nn
 
 from edgeport_export import ExportConfig, export
 from edgeport_export.parity.compare import FLOAT32_LIMITS, MAX_RELATIVE_L2, compare
+from edgeport_export.parity.float64 import OwnDistance
 from edgeport_runtime import ParityError
 from edgeport_runtime.bundle.contract import Contract
 from edgeport_runtime.pixels.preprocess import PreprocessSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
 CONTRACT = Contract(
     task="multiclass",
@@ -88,6 +93,33 @@ def test_each_sample_has_its_own_limit() -> None:
     off[1] += 1.0 * np.array([1, -1, 0, 0])
     outputs = off.astype(np.float32)
     assert not passes(0.0, 1.0, 0.0)  # the ceiling
+
+
+class _Known:
+    """An original whose float64 outputs are given."""
+
+    def __init__(self, exact_BK: NDArray[np.float64]) -> None:
+        self.exact_BK = exact_BK
+
+    def run_in_float64(self, batches: Sequence[NDArray[np.float32]]) -> Iterator[NDArray[np.float64]]:
+        del batches
+        yield self.exact_BK
+
+
+def test_an_error_that_is_tiny_by_chance_is_no_limit() -> None:
+    contract = replace(CONTRACT, num_classes=2)
+    exact = np.array([[0.5e-2, -0.5e-2], [1, -1], [2, -2], [-1, 1]])
+    errors = np.array([[0, 0], [1, -1], [2, -2], [-1, 1]]) * 1e-6
+    reference = (exact + errors).astype(np.float32)
+    own = OwnDistance(_Known(exact), [np.zeros((4, 3, 8, 8), np.float32)], reference, contract)  # type: ignore[arg-type]
+    own.run_all()
+    outputs = reference.astype(np.float64)
+    outputs[0] += [5e-7, -5e-7]  # half of the usual error, and 1e-4 of this sample
+    limits: dict[str, Any] = {"limits": FLOAT32_LIMITS, "contract": contract}
+    assert not compare("stage", outputs.astype(np.float32), reference, own_B=own.distances(), **limits).passed
+    assert compare("stage", outputs.astype(np.float32), reference, own_B=own.noise(), **limits).passed
+    outputs[0] += [2e-5, -2e-5]  # twenty times the usual error
+    assert not compare("stage", outputs.astype(np.float32), reference, own_B=own.noise(), **limits).passed
 
 
 def test_the_module_is_in_float32_again(tmp_path: Path) -> None:
