@@ -85,7 +85,7 @@ class OwnDistance:
         return result
 
     def noise(self) -> NDArray[np.float64]:
-        """What float32 leaves open of each input: its distance, or that which the median input's error would be, if larger.
+        """What float32 leaves open of each input: its distance, or that of the median input's error, if larger.
 
         The error of a single input may be tiny by chance, most of all where two classes have one difference; its
         neighbours tell what the arithmetic is worth.
