@@ -39,9 +39,10 @@ def inspect(path: Path, *, variant: str | None = None, target: str | None = None
         from edgeport_export.inspection.layers import inspect_model, read_graph
         from edgeport_export.inspection.limits import find_limits
     except ModuleNotFoundError as error:
+        name = str(error.name)
+        remedy = "pip install . in EdgePort's source folder" if name.startswith("edgeport") else f"pip install {name}"
         raise SessionError(
-            f"run-model inspect reads graphs with packages that are not here ({error.name}): "
-            "pip install 'edgeport[inspect]'"
+            f"run-model inspect reads graphs with a package that is not here, {name}: {remedy}"
         ) from None
     if path.is_dir():
         manifest = load_manifest(path)

@@ -60,7 +60,9 @@ def require_altair() -> Any:
         import altair
         import vl_convert  # noqa: F401  altair's way to SVG
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed, which draws plots; pip install 'edgeport[report]'") from None
+        raise InputError(
+            f"{error.name} is not installed, which draws plots; pip install altair jinja2 vl-convert-python"
+        ) from None
     return altair
 
 

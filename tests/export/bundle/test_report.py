@@ -83,7 +83,7 @@ def test_without_altair_there_is_no_page_and_a_note(tmp_path: Path, monkeypatch:
     result = export(ExportConfig(architecture="lenet5", output=tmp_path / "b", quantize=()))
     assert not (result.path / "report.html").exists()
     assert result.notes[-1] == (
-        "no report.html: altair is not installed, which draws plots; pip install 'edgeport[report]'"
+        "no report.html: altair is not installed, which draws plots; pip install altair jinja2 vl-convert-python"
     )
 
 

@@ -132,7 +132,7 @@ def test_without_altair_a_line_says_what_to_install(
         out, err = capsys.readouterr()
         assert (out, err) == (
             "",
-            "error: vl_convert is not installed, which draws plots; pip install 'edgeport[report]'\n",
+            "error: vl_convert is not installed, which draws plots; pip install altair jinja2 vl-convert-python\n",
         )
     assert list(tmp_path.iterdir()) == []
 
