@@ -115,7 +115,8 @@ def check_answers(
         images: the golden images.
         answers: PyTorch's.
         tolerance: largest difference of a probability.
-        brief: ask ``stream`` for one batch only, in the session that is there.
+        brief: ask ``predict`` for the first half of the images, and ``stream`` for the other, in the session that is
+            there.
     """
     contract = classifier.contract
     for row, outputs_K in enumerate(answers.outputs):
@@ -126,21 +127,24 @@ def check_answers(
             problem = f"of {np.array2string(outputs_K, threshold=6)} it takes {order} and scores {found[0].score:.6g}"
         if problem is not None:
             return AnswerReport(difference, 0, f"made-up outputs {row}: {problem}")
-    k = answers.images.order.shape[1]
-    asked = [classifier.predict(image, k) for image in images]
-    some, workers = (images[:_STREAMED], 1) if brief else (images, None)
-    streamed: list[list[Prediction]] = []
-    for result in classifier.stream(some, top_k=k, batch_size=_STREAMED, workers=workers):
+    k, part = answers.images.order.shape[1], (len(images) + 1) // 2 if brief else len(images)
+    first_streamed = len(images) - part
+    given: list[list[tuple[str, list[Prediction]]]] = [[] for _ in images]
+    for row, image in enumerate(images[:part]):
+        given[row].append(("predict", classifier.predict(image, k)))
+    streamed = images[first_streamed:]
+    results = list(classifier.stream(streamed, top_k=k, batch_size=_STREAMED, workers=1 if brief else None))
+    if len(results) != part:
+        return AnswerReport(0.0, 0, f"stream gives {len(results)} results for {part} images")
+    for row, result in enumerate(results, first_streamed):
         if result.error is not None:
             raise result.error
         assert result.predictions is not None
-        streamed.append(result.predictions)
-    if len(streamed) != len(some):
-        return AnswerReport(0.0, 0, f"stream gives {len(streamed)} results for {len(some)} images")
+        given[row].append(("stream", result.predictions))
     largest, num_equal = 0.0, 0
-    for row, (image, alone) in enumerate(zip(images, asked, strict=True)):
+    for row, (image, ways) in enumerate(zip(images, given, strict=True)):
         is_right = True
-        for how, found in (("predict", alone), *(("stream", found) for found in streamed[row : row + 1])):
+        for how, found in ways:
             difference, is_equal, problem = _compare(found, answers.images, row, answers.labels, tolerance=tolerance)
             if problem is not None:
                 return AnswerReport(difference, num_equal, f"{image.name}, {how}: {problem}")
