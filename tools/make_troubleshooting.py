@@ -36,7 +36,7 @@ SECTIONS = (
     ("Comparison with PyTorch", ("parity/",)),
     (
         "Options, labels and files beside the weights",
-        ("config", "source/", "cli", "pipeline", "edgeport_runtime/bundle/"),
+        ("config", "source/", "cli", "pipeline", "stages", "edgeport_runtime/bundle/"),
     ),
     ("Images", ("edgeport_runtime/pixels/", "edgeport_runtime/accuracy/")),
     ("Weights", ("edgeport_models/", "edgeport_runtime/hub")),

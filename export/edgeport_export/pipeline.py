@@ -8,9 +8,7 @@ import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
-
-import onnx
+from typing import TYPE_CHECKING, Any, overload
 
 from edgeport_export.bundle.card import write_card
 from edgeport_export.bundle.check_infer import check_infer
@@ -19,21 +17,15 @@ from edgeport_export.bundle.in_graph import check_in_graph
 from edgeport_export.bundle.latency import latencies
 from edgeport_export.bundle.place import place, prepare_target, staging
 from edgeport_export.bundle.report import write_report
-from edgeport_export.bundle.side_files import check_features, write_evidence, write_features
+from edgeport_export.bundle.side_files import write_evidence, write_features
 from edgeport_export.bundle.write import (
     manifest_of,
     score_tolerance_of,
     tolerance_of,
-    variant_of,
     write_golden,
     write_json,
 )
 from edgeport_export.config import ExportConfig
-from edgeport_export.graph.lower import OLDEST_TRACED, lower
-from edgeport_export.graph.model_file import data_beside, move_model
-from edgeport_export.graph.onnx_file import opset_of
-from edgeport_export.graph.simplify import simplify
-from edgeport_export.graph.trace import trace
 from edgeport_export.parity.chain import SATURATES, Chain
 from edgeport_export.parity.compare import FLOAT32_LIMITS, check_comparison
 from edgeport_export.parity.inputs import golden_files, make_batches, reference_input
@@ -41,30 +33,30 @@ from edgeport_export.parity.probes import probe_images
 from edgeport_export.parity.torch_original import TorchOriginal
 from edgeport_export.parity.witness import confirmed_pixels
 from edgeport_export.progress import Progress
-from edgeport_export.source.given_file import GivenFile, find_given, is_given, limits_of
+from edgeport_export.source.given_file import GivenFile, find_given, is_given
 from edgeport_export.source.normalization import odd_normalization
 from edgeport_export.source.resolve import COMMAND_LINE
 from edgeport_export.source.subject import Subject, find_subject
-from edgeport_export.variants import Workshop, plan_variants
+from edgeport_export.stages import leave_out, make_models
 from edgeport_runtime.accuracy.dataset import read_labelled_images
 from edgeport_runtime.bundle.manifest import MANIFEST_NAME, Manifest, Variant
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.machine import describe_machine, peak_memory_bytes
 from edgeport_runtime.engine.providers import CPU
-from edgeport_runtime.errors import ExportError, ImageWarning, InputError, ParityError, QuantizeError
+from edgeport_runtime.errors import ImageWarning, InputError, ParityError
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
 
     from edgeport_export.graph.trace import Traced
-    from edgeport_export.parity.compare import Limits, ParityReport
+    from edgeport_export.parity.compare import ParityReport
     from edgeport_export.parity.inputs import GoldenFile
-    from edgeport_export.parity.original import Original
+    from edgeport_export.stages import Models
     from edgeport_export.variants import Made
 
 __all__ = ["ExportResult", "export"]
@@ -123,13 +115,7 @@ def export(
         raise InputError("export(module, config) needs an ExportConfig with the output folder and the image size")
     target = prepare_target(config.output, force=config.force)
     progress.stage("build")
-    subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
-    if isinstance(subject, GivenFile) and config.features:
-        raise InputError("--features compares with a module of PyTorch, and an .onnx file has none; omit --features")
-    if config.eval is not None:  # no image is read yet, but what is wrong with the labels is said at once
-        read_labelled_images(config.eval, subject.contract, match=config.match)
-    if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
-        check_in_graph(subject.contract.preprocess, config.opset)
+    subject = _find(config, module)
     original = subject.original if isinstance(subject, GivenFile) else TorchOriginal(subject.module)
     with staging(target) as folder:
         work, bundle = folder / "work", folder / "bundle"
@@ -142,7 +128,7 @@ def export(
         chain = Chain(original, batches, contract=subject.contract, num_images=len(files))
         check_comparison(chain.reference_BK, subject.contract, seed=config.seed)
         golden = write_golden(bundle, files, chain.reference_BK, contract=subject.contract, seed=config.seed)
-        models = _write_all(
+        models = make_models(
             subject,
             original,
             config,
@@ -198,46 +184,16 @@ def export(
     )
 
 
-class _Models(NamedTuple):
-    """What was written: the traced graph, the variants, how EdgePort quantized those that it did, and their limits."""
-
-    traced: Traced
-    variants: tuple[Variant, ...]
-    made: tuple[Made, ...]
-    limits: dict[str, Limits]
-    notes: tuple[str, ...]
-
-
-def _write_all(
-    subject: Subject | GivenFile,
-    original: Original,
-    config: ExportConfig,
-    chain: Chain,
-    *,
-    own_golden: Sequence[Path],
-    work: Path,
-    bundle: Path,
-    progress: Progress,
-) -> _Models:
-    """Trace, or take the file that was given, and write each variant, every one compared with the original."""
-    if isinstance(subject, GivenFile):
-        subject.check_original(chain)
-        traced = _adapt(subject, chain, work=work, progress=progress)
-        opset = subject.opset
-        if subject.quantized is not None:
-            first, limits = _write_as_it_is(subject, traced, chain, bundle=bundle, progress=progress)
-            return _Models(traced, (first,), (), limits, ())
-    else:
-        traced = _trace(subject, original, config, chain, work=work, progress=progress)
-        opset = config.opset
-    first, source, notes = _write_fp32(traced, subject, opset, chain, bundle=bundle, progress=progress)
-    if config.features:
-        check_features(source)
-    made, others, more = _write_quantized(
-        source, subject, opset, config, chain, own_golden=own_golden, bundle=bundle, progress=progress
-    )
-    limits = {m.plan.name: m.limits for m in made}
-    return _Models(traced, (first, *others), made, limits, (*notes, *more))
+def _find(config: ExportConfig, module: nn.Module | None) -> Subject | GivenFile:
+    """What is exported; what cannot be done with it, or with the labels, is said before anything takes long."""
+    subject = find_given(config) if module is None and is_given(config) else find_subject(config, module)
+    if isinstance(subject, GivenFile) and config.features:
+        raise InputError("--features compares with a module of PyTorch, and an .onnx file has none; omit --features")
+    if config.eval is not None:
+        read_labelled_images(config.eval, subject.contract, match=config.match)
+    if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
+        check_in_graph(subject.contract.preprocess, config.opset)
+    return subject
 
 
 def _notes_on_input(subject: Subject | GivenFile) -> list[str]:
@@ -258,7 +214,7 @@ def _write_measurements(bundle: Path, measured: dict[str, Any], *, seconds: floa
 
 
 def _run_variants(
-    models: _Models, chain: Chain, *, bundle: Path, progress: Progress
+    models: Models, chain: Chain, *, bundle: Path, progress: Progress
 ) -> tuple[tuple[Variant, ...], dict[str, Any], list[str]]:
     """Compare what each variant gives from image bytes, loaded the way a user loads it.
 
@@ -285,7 +241,7 @@ def _run_variants(
                 if variant.name not in not_asked:
                     raise
                 del loaded[variant.name]
-                notes.append(_leave_out(variant.name, error, chain, bundle))
+                notes.append(leave_out(variant.name, error, chain, bundle))
                 continue
             found = replace(
                 variant,
@@ -325,144 +281,3 @@ def _warnings_naming(image: str) -> Iterator[None]:
         message = warning.message
         told = ImageWarning(str(message), image=image) if isinstance(message, ImageWarning) else message
         warnings.warn_explicit(told, warning.category, warning.filename, warning.lineno)
-
-
-def _trace(
-    subject: Subject, original: Original, config: ExportConfig, chain: Chain, *, work: Path, progress: Progress
-) -> Traced:
-    progress.stage("trace")
-    opset = max(config.opset, OLDEST_TRACED)
-    traced = trace(subject.module, subject.contract, opset=opset, path=work / "exported.onnx")
-    if isinstance(original, TorchOriginal) and traced.program is not None:
-        original.follow(traced.program)
-    progress.stage("exported")
-    chain.check_graph("exported", traced.path, few=True)
-    return traced
-
-
-def _adapt(subject: GivenFile, chain: Chain, *, work: Path, progress: Progress) -> Traced:
-    progress.stage("adapted")
-    traced = subject.write(work / "adapted.onnx")
-    chain.check_graph("adapted", traced.path, limits=limits_of(subject))
-    return traced
-
-
-def _write_as_it_is(
-    subject: GivenFile, traced: Traced, chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[Variant, dict[str, Limits]]:
-    """A model that came quantized, as the one variant."""
-    assert subject.quantized is not None
-    name, precision, details = subject.quantized
-    stage, limits = f"variant {name}", limits_of(subject)
-    progress.stage(stage)
-    path = bundle / f"model.{name}.onnx"
-    subject.write_as_it_is(path)
-    digest = chain.check_graph(stage, path, limits=limits)
-    values = {"name": name, "precision": precision, "quantization": details, "opset": traced.opset, "num_equal": 0}
-    return variant_of(path, digest=digest, **values), {name: limits}
-
-
-def _write_fp32(
-    traced: Traced, subject: Subject | GivenFile, opset: int, chain: Chain, *, bundle: Path, progress: Progress
-) -> tuple[Variant, Path, tuple[str, ...]]:
-    """The variant, the model that the others are made from, and what the passes did."""
-    progress.stage("simplify")
-    simplified = traced.path.with_name("model.fp32.onnx")  # the name by which a model knows the file of its weights
-    notes = simplify(traced, subject.contract, simplified)
-    progress.stage("simplified")
-    try:
-        chain.check_graph("simplified", simplified)
-    except ParityError:
-        if isinstance(subject, Subject):
-            chain.check_graph("exported", traced.path)  # on all inputs this time: it may be the one to blame
-        raise
-    progress.stage("variant fp32")
-    # What quantizes takes the newer operators, by which it knows the parts of a network.
-    source, path = simplified, bundle / simplified.name
-    if opset < traced.opset:
-        lower(source, path, opset)
-    else:
-        source = path = move_model(simplified, bundle)
-    digest = chain.check_graph("variant fp32", path)
-    variant = variant_of(
-        path,
-        name="fp32",
-        precision="float32",
-        quantization=None,
-        digest=digest,
-        opset=opset,
-        num_equal=0,
-    )
-    return variant, source, tuple(notes)
-
-
-def _write_quantized(
-    source: Path,
-    subject: Subject | GivenFile,
-    opset: int,
-    config: ExportConfig,
-    chain: Chain,
-    *,
-    own_golden: Sequence[Path],
-    bundle: Path,
-    progress: Progress,
-) -> tuple[tuple[Made, ...], tuple[Variant, ...], tuple[str, ...]]:
-    if config.quantize == ():
-        return (), (), ()
-    graph = onnx.load(source, load_external_data=False)
-    planned = plan_variants(config.quantize_options, graph, is_random=subject.weights["source"] == "random")
-    notes = [] if planned.note is None else [planned.note]
-    if not planned.plans:
-        return (), (), tuple(notes)
-    progress.stage("calibration")
-    workshop = Workshop(
-        source,
-        config.quantize_options,
-        subject.contract,
-        planned,
-        golden=chain.images,
-        golden_files=own_golden,
-        on_progress=progress.count,
-    )
-    made, variants = [], []
-    for plan in planned.plans:
-        progress.stage(f"quantize {plan.name}")
-        path = bundle / f"model.{plan.name}.onnx"
-        try:
-            result = workshop.make(plan, path)
-            variants.append(_check_made(result, path, opset, chain, progress=progress))
-        except (ParityError, QuantizeError) as error:
-            if plan.is_asked:
-                raise
-            notes.append(_leave_out(plan.name, error, chain, bundle))
-            continue
-        made.append(result)
-        notes += [f"{plan.name}: {note}" for note in result.notes]
-    return tuple(made), tuple(variants), tuple(notes)
-
-
-def _leave_out(name: str, error: ExportError, chain: Chain, bundle: Path) -> str:
-    """Take away a variant that nobody asked for, and say why there is none."""
-    chain.forget(name)
-    path = bundle / f"model.{name}.onnx"
-    for file in (path, data_beside(path)):
-        if file is not None:
-            file.unlink(missing_ok=True)
-    reason = str(error).removesuffix("; no bundle was written")
-    return f"no {name} variant: {reason}"
-
-
-def _check_made(made: Made, path: Path, opset: int, chain: Chain, *, progress: Progress) -> Variant:
-    stage = f"variant {made.plan.name}"
-    progress.stage(stage)
-    if opset < min(OLDEST_TRACED, opset_of(onnx.load(path, load_external_data=False))):
-        lower(path, path, opset)
-    return variant_of(
-        path,
-        name=made.plan.name,
-        precision=made.plan.precision,
-        quantization=made.details,
-        digest=chain.check_graph(stage, path, limits=made.limits),
-        opset=opset,
-        num_equal=0,
-    )

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from edgeport_export import ExportConfig, export, pipeline
+from edgeport_export import ExportConfig, export, stages
 from edgeport_runtime import Classifier, ExportError, ParityError
 
 if TYPE_CHECKING:
@@ -95,9 +95,9 @@ def test_randomness_in_evaluation_is_named_with_its_line(tmp_path: Path) -> None
 
 
 def test_graph_whose_rows_mix_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = pipeline.trace
+    trace = stages.trace
     mixing = Net(lambda x: x - 0.5 * x.mean(0))
-    monkeypatch.setattr(pipeline, "trace", lambda _module, *args, **options: trace(mixing, *args, **options))
+    monkeypatch.setattr(stages, "trace", lambda _module, *args, **options: trace(mixing, *args, **options))
     with pytest.raises(ParityError, match="stage exported: in the graph the answer to an image depends on the other"):
         _export(Net(lambda x: x), tmp_path)
 
@@ -105,9 +105,9 @@ def test_graph_whose_rows_mix_is_refused(tmp_path: Path, monkeypatch: pytest.Mon
 def test_traced_graph_is_blamed_for_what_only_its_batch_of_eight_shows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = pipeline.trace
+    trace = stages.trace
     odd = Net(lambda x: x + x.shape[0] // 8)
-    monkeypatch.setattr(pipeline, "trace", lambda _module, *args, **options: trace(odd, *args, **options))
+    monkeypatch.setattr(stages, "trace", lambda _module, *args, **options: trace(odd, *args, **options))
     with pytest.raises(ParityError, match="stage exported: in the graph the answer to an image depends on the other"):
         _export(Net(lambda x: x), tmp_path)
 

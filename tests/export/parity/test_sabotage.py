@@ -11,7 +11,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from edgeport_export import ExportConfig, cli, export, pipeline
+from edgeport_export import ExportConfig, cli, export, pipeline, stages
 from edgeport_export.bundle.script import write_infer
 from edgeport_export.graph import simplify as simplify_module
 from edgeport_export.graph.outcome import Outcome
@@ -73,8 +73,8 @@ def test_altered_weight_in_trace_names_stage_and_node(
         altered.append(node.name)
         return traced
 
-    pipeline_trace = pipeline.trace
-    monkeypatch.setattr(pipeline, "trace", trace)
+    pipeline_trace = stages.trace
+    monkeypatch.setattr(stages, "trace", trace)
     message = _export_fails("resnet20", tmp_path, capsys)
     assert f"stage exported departs from PyTorch at node {altered[0]} ({op_type})" in message
 
@@ -110,7 +110,7 @@ def test_altered_weight_in_a_variant_names_stage_and_node(
         altered.append(node.name)
         return path
 
-    monkeypatch.setattr(pipeline, "move_model", move)
+    monkeypatch.setattr(stages, "move_model", move)
     message = _export_fails("lenet5", tmp_path, capsys)
     assert f"stage variant fp32 departs from PyTorch at node {altered[0]} (Conv)" in message
 
@@ -147,7 +147,7 @@ def test_frozen_batch_of_the_input_names_the_stage(
         onnx.save(model, path)
         return notes
 
-    monkeypatch.setattr(pipeline, "simplify", simplify)
+    monkeypatch.setattr(stages, "simplify", simplify)
     assert "stage simplified fails" in _export_fails("lenet5", tmp_path, capsys)
 
 
