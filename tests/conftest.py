@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from filelock import FileLock
 
+from cifar10 import CLASSES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -145,7 +147,7 @@ def resnet20(
 
     def make(folder: Path) -> ExportResult:
         labels = folder / "cifar10.txt"
-        labels.write_text("airplane\nautomobile\nbird\ncat\ndeer\ndog\nfrog\nhorse\nship\ntruck\n")
+        labels.write_text("\n".join(CLASSES) + "\n")
         config = ExportConfig(
             architecture="resnet20",
             output=folder / "resnet20",

@@ -150,21 +150,14 @@ def export(
         variants, measured, more = _run_variants(models, chain, bundle=bundle, progress=progress)
         made = tuple(m for m in models.made if any(m.plan.name == variant.name for variant in variants))
         variants = write_models(variants, config.bundle_options, models.limits, chain, bundle=bundle, progress=progress)
-        if config.evidence:
-            variants, told = write_evidence(variants, models.limits, chain, bundle=bundle, progress=progress)
-            more += told
-        if config.features and isinstance(subject, Subject):
-            variants, told = write_features(
-                variants, subject.module, models.limits, chain, bundle=bundle, progress=progress
-            )
-            more += told
+        variants, told = _write_beside(variants, subject, config, models, chain, bundle=bundle, progress=progress)
         manifest = write(variants)
         write_scripts(manifest, config.bundle_options, bundle)
         progress.stage("infer.py")
         check_infer(bundle, manifest, name=original.name)
         seconds = time.perf_counter() - start
         _write_measurements(bundle, measured, seconds=seconds, traced=models.traced)
-        notes = [*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more]
+        notes = [*_notes_on_input(subject), *subject.notes, *chain.notes, *models.notes, *more, *told]
         progress.stage("report")
         report = write_report(
             bundle,
@@ -194,6 +187,28 @@ def _find(config: ExportConfig, module: nn.Module | None) -> Subject | GivenFile
     if isinstance(subject, Subject) and config.bundle_options.has_in_graph:
         check_in_graph(subject.contract.preprocess, config.opset)
     return subject
+
+
+def _write_beside(
+    variants: tuple[Variant, ...],
+    subject: Subject | GivenFile,
+    config: ExportConfig,
+    models: Models,
+    chain: Chain,
+    *,
+    bundle: Path,
+    progress: Progress,
+) -> tuple[tuple[Variant, ...], list[str]]:
+    """The graphs beside the variants' own that were asked for, and notes on them."""
+    notes: list[str] = []
+    if config.evidence:
+        variants, told = write_evidence(variants, models.limits, chain, bundle=bundle, progress=progress)
+        notes += told
+    if config.features and isinstance(subject, Subject):
+        module, limits = subject.module, models.limits
+        variants, told = write_features(variants, module, limits, chain, bundle=bundle, progress=progress)
+        notes += told
+    return variants, notes
 
 
 def _notes_on_input(subject: Subject | GivenFile) -> list[str]:

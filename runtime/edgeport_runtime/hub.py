@@ -17,9 +17,11 @@ from edgeport_runtime.errors import InputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["HUB_SCHEME", "Address", "Repository", "import_hub", "is_address", "parse_address", "reason_of"]
+__all__ = ["CARD_NAME", "HUB_SCHEME", "Address", "Repository", "import_hub", "is_address", "parse_address", "reason_of"]
 
 HUB_SCHEME = "hf://"
+CARD_NAME = "README.md"
+"""The file that the hub shows of a repository."""
 _NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 

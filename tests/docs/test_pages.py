@@ -16,6 +16,7 @@ import onnx
 import pytest
 import torch
 
+from cifar10 import CLASSES
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import load_checkpoint
 from edgeport_models.weights.random import init_random
@@ -27,7 +28,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "tutorials").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 FENCE = re.compile(r"(?:<!-- not run: (?P<reason>[^>]+) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.M | re.S)
-CIFAR10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 SECONDS = 300
 
 
@@ -41,13 +41,12 @@ def fences_of(page: Path) -> list[Fence]:
     return [Fence(m["kind"], m["text"], m["reason"]) for m in FENCE.finditer(page.read_text())]
 
 
-def _run(command: list[str], folder: Path) -> None:
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
     """What a reader types, with the commands of this environment first."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    process = subprocess.run(
+    return subprocess.run(
         command, cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, text=True, timeout=SECONDS
     )
-    assert process.returncode == 0, f"{command[-1]}\n{process.stdout[-2000:]}{process.stderr[-2000:]}"
 
 
 def _save(name: str, num_classes: int, path: Path) -> None:
@@ -86,7 +85,7 @@ def _raspberry_pi(folder: Path, shared: Callable[[str], Path]) -> None:
 
 def _int8(folder: Path, shared: Callable[[str], Path]) -> None:
     (folder / "resnet20.th").symlink_to(shared("weights/resnet20-12fca82f.th"))
-    _labels(folder, CIFAR10)
+    _labels(folder, CLASSES)
     for name in ("calibration", "test"):
         (folder / name).symlink_to(shared(f"data/cifar10/{name}"))
 
@@ -113,7 +112,7 @@ def _given_onnx(folder: Path, shared: Callable[[str], Path]) -> None:
     program = torch.onnx.export(module.eval(), (torch.zeros(1, 3, 32, 32),), dynamo=True, verbose=False)
     assert program is not None
     onnx.save(program.model_proto, folder / "net.onnx")
-    _labels(folder, CIFAR10)
+    _labels(folder, CLASSES)
     (folder / "test").symlink_to(shared("data/cifar10/test"))
 
 
@@ -143,16 +142,19 @@ def test_page_runs_as_it_stands(page: Path, shared: Callable[[str], Path], tmp_p
     for fence in fences_of(page):
         if fence.reason is not None or fence.kind == "text":
             continue
-        if fence.kind == "sh":
-            _run(["bash", "-euo", "pipefail", "-c", fence.text], tmp_path)
-        else:
-            _run([sys.executable, "-c", fence.text], tmp_path)
+        command = ["bash", "-euo", "pipefail", "-c"] if fence.kind == "sh" else [sys.executable, "-c"]
+        done = _run([*command, fence.text], tmp_path)
+        assert done.returncode == 0, f"{fence.text}\n{done.stdout[-2000:]}{done.stderr[-2000:]}"
+        assert "Traceback" not in done.stderr
+    assert sorted((tmp_path / "build").glob("*/manifest.json"))  # every page makes a bundle
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda example: example.stem)
 def test_example_runs_as_it_stands(example: Path, tmp_path: Path) -> None:
-    _run([sys.executable, str(example)], tmp_path)
+    done = _run([sys.executable, str(example)], tmp_path)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert done.stdout.strip()  # each prints what it found
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from cifar10 import CLASSES
 from edgeport_export import ExportConfig, export
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import init_random
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.pages
 
 OUTPUT = Path(__file__).parents[2] / "build" / "pages"
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 NAMES = ("digits", "resnet20", "multilabel", "random", "compared")
 SECTIONS = [
     "1. The verdict",

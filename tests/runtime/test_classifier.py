@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cifar10 import CLASSES
 from edgeport_export import ExportConfig, export
 from edgeport_models import ARCHITECTURES
 from edgeport_models.weights import fit_checkpoint, load_checkpoint
@@ -47,7 +48,7 @@ def test_predictions_are_pytorchs(resnet20: ExportResult, shared: Callable[[str]
     module = spec.build()
     fit_checkpoint(module, load_checkpoint(shared("weights/resnet20-12fca82f.th")), spec=spec, source="")
     module.eval()
-    labels = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    labels = list(CLASSES)
     paths = sorted(shared("data/cifar10/test").rglob("*.png"))[::50]
     with Classifier.load(resnet20.path) as classifier:
         for path in paths:

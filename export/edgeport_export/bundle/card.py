@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.commands.report import describe_input
 from edgeport_runtime.engine.machine import describe_machine
+from edgeport_runtime.hub import CARD_NAME
+from edgeport_runtime.report.record import PAGE_NAME
+from edgeport_runtime.report.words import METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,10 +22,8 @@ if TYPE_CHECKING:
     from edgeport_runtime.bundle.contract import Contract
     from edgeport_runtime.bundle.manifest import Manifest, Variant
 
-__all__ = ["CARD_NAME", "write_card"]
+__all__ = ["write_card"]
 
-CARD_NAME = "README.md"
-_REPORT_NAME = "report.html"
 _KINDS = {"top1": "accuracy", "accuracy": "accuracy", "macro_f1": "f1"}  # as the hub calls them
 _MAX_LABELS = 20
 
@@ -49,7 +50,7 @@ def write_card(
     sections = {
         "Run": _run(),
         "Input and output": _contract(manifest.contract),
-        "Measured": _measured(manifest, measured, accuracy, has_report=(bundle / _REPORT_NAME).is_file()),
+        "Measured": _measured(manifest, measured, accuracy, has_report=(bundle / PAGE_NAME).is_file()),
         "Not tested": [f"- {line}" for line in _untested(manifest, accuracy, is_synthetic=is_synthetic)],
         "Intended use": _intended(manifest),
         "Provenance": _provenance(manifest),
@@ -177,7 +178,7 @@ def _measured(
         interval = " (95% interval {:.1%} to {:.1%})".format(*one["interval"]) if one["interval"] else ""
         lines += [
             "",
-            f"{name}: {_plain_metric(one['metric'])} {value} on {one['num_images']} labelled images{interval}.",
+            f"{name}: {METRICS[one['metric']]} {value} on {one['num_images']} labelled images{interval}.",
         ]
     for variant in manifest.variants:
         drop = (variant.quantization or {}).get("drop")
@@ -190,12 +191,8 @@ def _measured(
                 f"(95% interval {low:g} to {high:g}).",
             ]
     if has_report:
-        lines += ["", f"All of it, with plots: [{_REPORT_NAME}]({_REPORT_NAME})."]
+        lines += ["", f"All of it, with plots: [{PAGE_NAME}]({PAGE_NAME})."]
     return lines
-
-
-def _plain_metric(metric: str) -> str:
-    return {"top1": "top-1", "macro_f1": "macro F1"}.get(metric, metric)
 
 
 def _row(variant: Variant, stage: Mapping[str, Any], measured: Mapping[str, Any]) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from edgeport_runtime.commands.arguments import complete
 from edgeport_runtime.commands.console import DONE, ERROR, PARITY, run_command
-from edgeport_runtime.commands.parser import CONTRACT_OPTIONS, make_parser
+from edgeport_runtime.commands.inputs import check_order, contract_of, expand
+from edgeport_runtime.commands.parser import make_parser
 from edgeport_runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _STREAM_FROM = 16
-_MAX_LABELS_BYTES = 16 * 2**20
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,11 +48,11 @@ def _predict(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_predictions
 
-    _check_order(args)
-    images, left_out = _expand(args.images)
+    check_order(args)
+    images, left_out = expand(args.images)
     show = None if len(images) == 1 or sys.stdout.isatty() else _progress(args)
     results: list[dict[str, Any]] = []
-    contract = _contract(args)
+    contract = contract_of(args)
     with Classifier.load(
         args.bundle, variant=args.variant, device=args.device, spin=False, contract=contract
     ) as classifier:
@@ -75,68 +74,6 @@ def _predict(args: argparse.Namespace) -> int:
         _print_json(results)
     _tell_left_out(args, left_out)
     return ERROR if any("error" in result for result in results) else DONE
-
-
-def _contract(args: argparse.Namespace) -> dict[str, Any] | None:
-    """What is told of a model that EdgePort did not write; None where nothing is."""
-    from pathlib import Path
-
-    given = {name: getattr(args, name) for name in CONTRACT_OPTIONS if getattr(args, name) is not None}
-    if "image_size" in given:
-        given["image_size"] = given["image_size"][0] if len(given["image_size"]) == 1 else given["image_size"]
-    if "labels" in given:
-        with Path(given["labels"]).open(encoding="utf-8-sig", errors="replace") as file:
-            given["labels"] = file.read(_MAX_LABELS_BYTES).splitlines()
-    if args.contract is None:
-        return given or None
-    from edgeport_runtime.loading.foreign import read_options
-
-    return {**read_options(args.contract), **given}
-
-
-def _expand(paths: list[str]) -> tuple[list[str], Counter[str]]:
-    """Files as they are, and the images of folders; how many files of each kind the folders hold beside them."""
-    from edgeport_runtime.pixels.decode import is_folder, search_images
-
-    names: list[str] = []
-    left_out: Counter[str] = Counter()
-    for path in paths:
-        if is_folder(path):
-            found = search_images(path)
-            names += map(str, found.paths)
-            left_out += found.left_out
-        else:
-            names.append(path)
-    return names, left_out
-
-
-def _check_order(args: argparse.Namespace) -> None:
-    """Raise InputError if the image stands before the bundle."""
-    from pathlib import Path
-
-    from edgeport_runtime.hub import is_address
-    from edgeport_runtime.pixels.formats import image_suffixes
-
-    if is_address(args.bundle):
-        return
-    first, others = Path(args.bundle), [path for path in args.images if _is_model(path)]
-    if others and (first.suffix.lower() in image_suffixes() or not _is_model(args.bundle)):
-        words = [others[0], args.bundle, *(path for path in args.images if path != others[0])]
-        raise InputError(f"{others[0]} is the bundle, which comes first: run-model {args.command} {shlex.join(words)}")
-
-
-def _is_model(text: str) -> bool:
-    from pathlib import Path
-
-    from edgeport_runtime.bundle.manifest import MANIFEST_NAME
-    from edgeport_runtime.hub import is_address
-    from edgeport_runtime.pixels.decode import is_folder
-
-    return (
-        is_address(text)
-        or text.lower().endswith(".onnx")
-        or (is_folder(text) and (Path(text) / MANIFEST_NAME).is_file())
-    )
 
 
 def _tell_choice(args: argparse.Namespace, told: Mapping[str, Any]) -> None:
@@ -172,10 +109,10 @@ def _heatmap(args: argparse.Namespace) -> int:
     from edgeport_runtime.commands.heatmap import check_output, heatmap_of_each
     from edgeport_runtime.commands.report import print_heatmap
 
-    _check_order(args)
+    check_order(args)
     if args.output is None and not args.json:
         raise InputError("give the picture to write with -o heat.png, or --json")
-    images, left_out = _expand(args.images)
+    images, left_out = expand(args.images)
     check_output(args.output)
     results = []
     with Classifier.load(args.bundle, variant=args.variant, device=args.device, spin=False) as classifier:
@@ -206,7 +143,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from edgeport_runtime.classifier import Classifier
     from edgeport_runtime.commands.report import print_evaluation
 
-    contract = _contract(args)
+    contract = contract_of(args)
     with Classifier.load(args.bundle, variant=args.variant, device=args.device, contract=contract) as classifier:
         _tell_choice(args, classifier.explain())
         result = evaluate(classifier, args.data, match=args.match, on_progress=_progress(args))
@@ -472,8 +409,11 @@ def _doctor(args: argparse.Namespace) -> int:
 
 
 def _print_what_ran(classifier: Classifier) -> None:
-    if classifier.variant is not None:
-        print(f"by {classifier.variant.name} on {classifier.device}")
+    manifest = classifier.manifest
+    if manifest is not None:
+        is_random = manifest.weights["source"] == "random"
+        note = "; its weights are random: these answers mean nothing" if is_random else ""
+        print(f"by {_variant_name(classifier)} on {classifier.device}{note}")
 
 
 def _variant_name(classifier: Classifier) -> str | None:

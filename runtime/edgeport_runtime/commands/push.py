@@ -11,8 +11,9 @@ from edgeport_runtime.bundle.manifest import MANIFEST_NAME, load_manifest
 from edgeport_runtime.classifier import Classifier
 from edgeport_runtime.engine.providers import CPU
 from edgeport_runtime.errors import InputError, ParityError
-from edgeport_runtime.hub import HUB_SCHEME, import_hub, parse_address, reason_of
+from edgeport_runtime.hub import CARD_NAME, HUB_SCHEME, import_hub, parse_address, reason_of
 from edgeport_runtime.loading.choice import MEASUREMENTS_NAME, saturates
+from edgeport_runtime.report.record import PAGE_NAME, REPORT_NAME
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,10 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Pushed", "push"]
 
-_CARD = "README.md"
-_PAGE, _FIGURES = "report.html", "report.json"
 # Beside what the manifest lists, an export writes these; whatever else lies in the folder is not the bundle's.
-_OTHERS = (_CARD, MANIFEST_NAME, MEASUREMENTS_NAME, "infer.py", "infer.c", "Makefile", "required_operators.config")
+_OTHERS = (CARD_NAME, MANIFEST_NAME, MEASUREMENTS_NAME, "infer.py", "infer.c", "Makefile", "required_operators.config")
 _EMBEDDED = "data:image/"
 _ANY_ADDRESS = f"{HUB_SCHEME}OWNER/NAME"  # what a card calls the repository until there is one
 _WRITE = "log in with hf auth login, with a token that may write there"
@@ -56,12 +55,12 @@ def push(bundle: Path, address: str, *, thumbnails: bool = False, private: bool 
     repository, revision = parse_address(address)
     manifest = load_manifest(bundle)
     notes = _check(bundle, manifest)
-    names = [*manifest.digests, *(name for name in (*_OTHERS, _PAGE, _FIGURES) if (bundle / name).is_file())]
+    names = [*manifest.digests, *(name for name in (*_OTHERS, PAGE_NAME, REPORT_NAME) if (bundle / name).is_file())]
     contents: dict[str, Any] = {name: str(bundle / name) for name in names}
     if not thumbnails:
         notes += _leave_out_images(bundle, contents)
-    if _CARD in contents:
-        contents[_CARD] = _card(bundle / _CARD, f"{HUB_SCHEME}{repository}", has_report=_PAGE in contents)
+    if CARD_NAME in contents:
+        contents[CARD_NAME] = _card(bundle / CARD_NAME, f"{HUB_SCHEME}{repository}", has_report=PAGE_NAME in contents)
     with import_hub(address) as hub:
         api = hub.HfApi()
         try:
@@ -103,29 +102,29 @@ def _check(bundle: Path, manifest: Manifest) -> list[str]:
 def _card(path: Path, address: str, *, has_report: bool) -> bytes:
     """The card with the repository's address in it, and without a link to what is not pushed."""
     lines = path.read_text(encoding="utf-8").replace(_ANY_ADDRESS, address).splitlines(keepends=True)
-    return "".join(line for line in lines if has_report or f"]({_PAGE})" not in line).encode()
+    return "".join(line for line in lines if has_report or f"]({PAGE_NAME})" not in line).encode()
 
 
 def _leave_out_images(bundle: Path, contents: dict[str, Any]) -> list[str]:
     """Put a report without images in the place of the bundle's, and say what could not be made without them."""
-    document = _figures(bundle / _FIGURES) if _FIGURES in contents else None
+    document = _figures(bundle / REPORT_NAME) if REPORT_NAME in contents else None
     if document is not None:
-        contents[_FIGURES] = json.dumps(document, indent=2, ensure_ascii=False).encode()
-    if _PAGE not in contents or f'src="{_EMBEDDED}'.encode() not in (bundle / _PAGE).read_bytes():
+        contents[REPORT_NAME] = json.dumps(document, indent=2, ensure_ascii=False).encode()
+    if PAGE_NAME not in contents or f'src="{_EMBEDDED}'.encode() not in (bundle / PAGE_NAME).read_bytes():
         return []
-    why = f"{_FIGURES} is missing"
+    why = f"{REPORT_NAME} is missing"
     if document is not None:
         from edgeport_runtime.report.page import bundle_page
 
         try:
-            contents[_PAGE] = bundle_page(document).encode()
-            return [f"{_PAGE} is pushed without images; --thumbnails pushes it with them"]
+            contents[PAGE_NAME] = bundle_page(document).encode()
+            return [f"{PAGE_NAME} is pushed without images; --thumbnails pushes it with them"]
         except InputError as error:
             why = str(error)
         except (KeyError, TypeError, ValueError):
-            why = f"{_FIGURES} is of another EdgePort"
-    del contents[_PAGE]
-    return [f"{_PAGE} has images embedded, and was left out ({why}); --thumbnails pushes it too"]
+            why = f"{REPORT_NAME} is of another EdgePort"
+    del contents[PAGE_NAME]
+    return [f"{PAGE_NAME} has images embedded, and was left out ({why}); --thumbnails pushes it too"]
 
 
 def _figures(path: Path) -> Any:

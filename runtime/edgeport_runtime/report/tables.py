@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from edgeport_runtime.report.document import MAX_THUMBNAILS
 from edgeport_runtime.report.figures import MAX_CLASSES, MAX_CURVES, class_rows
 from edgeport_runtime.report.verdict import percent
-from edgeport_runtime.report.words import error_told, milliseconds
+from edgeport_runtime.report.words import METRICS, error_told, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,23 +25,6 @@ __all__ = [
 ]
 
 _MAX_MISTAKES, _MAX_NAMED = 20, 12
-_METRICS = {
-    "top1": "top-1",
-    "top5": "top-5",
-    "accuracy": "accuracy",
-    "precision": "precision",
-    "recall": "recall",
-    "f1": "F1",
-    "auroc": "AUROC",
-    "macro_precision": "macro precision",
-    "macro_recall": "macro recall",
-    "macro_f1": "macro F1",
-    "macro_auroc": "macro AUROC",
-    "mean_average_precision": "mean average precision",
-    "exact_match": "all labels right",
-    "cross_entropy": "cross-entropy",
-    "calibration_error": "calibration error",
-}
 _LICENCES = {"shipped": "Apache-2.0, as EdgePort itself", "random": "none needed: they are random"}
 _SOURCES = {
     "evaluation": "the labelled images of --eval",
@@ -71,7 +54,7 @@ def variants_part(r: Mapping[str, Any]) -> dict[str, Any]:
     chosen, first = r["chosen"]["variant"], r["variants"][0]["name"]
     has_accuracy = any(row["accuracy"] for row in r["variants"])
     columns = ["variant", "MB", "of the size", "p50 ms", "p90 ms", "speed", "same decisions", "flips", "drop, points"]
-    columns += [_METRICS[r["variants"][0]["accuracy"]["metric"]]] if has_accuracy else []
+    columns += [METRICS[r["variants"][0]["accuracy"]["metric"]]] if has_accuracy else []
     rows = []
     for row in r["variants"]:
         latency, agreement = row["latency"], row["agreement"]
@@ -217,7 +200,7 @@ def accuracy_part(r: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     if not accuracy:
         return {"accuracy_told": "", "metrics": empty, "confusions": empty, "classes": empty}
     first = next(iter(accuracy.values()))
-    names = [name for name in _METRICS if first.get(name) is not None]
+    names = [name for name in METRICS if first.get(name) is not None]
     found = class_rows(r, shown)
     part = (
         f"The {MAX_CLASSES} classes of which {chosen} finds the least." if len(found) > MAX_CLASSES else "Worst first."
@@ -227,7 +210,7 @@ def accuracy_part(r: Mapping[str, Any], shown: Sequence[str]) -> dict[str, Any]:
     return {
         "accuracy_told": f"On {first['num_images']} labelled images of {_SOURCES[r['images']['source']].split()[-1]}.",
         "metrics": Table(
-            ["variant", *(_METRICS[name] for name in names)],
+            ["variant", *(METRICS[name] for name in names)],
             [
                 Row([name, *(_metric(told[key], key) for key in names)], mark=name == chosen)
                 for name, told in accuracy.items()

@@ -6,7 +6,26 @@ import shlex
 import unicodedata
 from typing import Any
 
-__all__ = ["cleaned", "error_told", "milliseconds", "shell_lines"]
+__all__ = ["METRICS", "cleaned", "error_told", "milliseconds", "shell_lines"]
+
+METRICS = {
+    "top1": "top-1",
+    "top5": "top-5",
+    "accuracy": "accuracy",
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "auroc": "AUROC",
+    "macro_precision": "macro precision",
+    "macro_recall": "macro recall",
+    "macro_f1": "macro F1",
+    "macro_auroc": "macro AUROC",
+    "mean_average_precision": "mean average precision",
+    "exact_match": "all labels right",
+    "cross_entropy": "cross-entropy",
+    "calibration_error": "calibration error",
+}
+"""What people call the metrics, in the order in which they are told."""
 
 _JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from cifar10 import CLASSES
 from edgeport_export import ExportConfig
 from edgeport_export.cli import main
 from edgeport_export.source.subject import find_subject
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR = {"do_resize": False, "image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 PUBLISHED = "weights/resnet20-12fca82f.th"
 # Of each file, where its weights are, and what stands before their keys.

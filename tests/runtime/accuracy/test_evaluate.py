@@ -17,6 +17,7 @@ from sklearn.metrics import (
     top_k_accuracy_score,
 )
 
+from cifar10 import CLASSES as LABELS
 from edgeport_runtime import Classifier, InputError
 from edgeport_runtime.accuracy.evaluate import BinaryEvaluation, MulticlassEvaluation, MultilabelEvaluation, evaluate
 from task_models import make_images
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edgeport_export import ExportResult
-
-LABELS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @pytest.fixture

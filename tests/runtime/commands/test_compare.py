@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from scipy import stats
 
+from cifar10 import CLASSES
 from edgeport_export import ExportConfig, export
 from edgeport_runtime import Classifier
 from edgeport_runtime.commands.cli import main
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edgeport_export import ExportResult
-
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 @pytest.fixture(scope="module")
