@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["layers_in"]
 
 _MAX_NAMED = 4  # nodes behind a layer that ONNX Runtime runs in one with it: a bias, a sum, an activation
-_KEPT_BYTES = 1024  # of a constant: shapes and indices, which shapes follow from
 
 
 def layers_in(bundle: Path, manifest: Manifest, made: Sequence[Made]) -> tuple[Layer, ...]:
@@ -34,9 +33,6 @@ def layers_in(bundle: Path, manifest: Manifest, made: Sequence[Made]) -> tuple[L
     """
     model = onnx.load(bundle / manifest.variants[0].file, load_external_data=False)
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    for tensor in model.graph.initializer:  # shapes are all that is asked for, and the model is copied for them
-        if len(tensor.raw_data) > _KEPT_BYTES:
-            tensor.ClearField("raw_data")
     index = GraphIndex(model.graph)
     counts = multiply_adds(model)
     told = {one.plan.name: _of_variant(one, list(counts)) for one in made}
